@@ -1,0 +1,70 @@
+"""The directory's keys and small records: who exists, under which name. One bucket, changed by compare-and-set.
+
+    owner.<owner>            Owner           key.<key id>             ApiKey
+    agent.<12 characters>    Agent           slug.<owner>.<slug>      SlugEntry
+    live.<12 characters>     LiveSessions    secret.<name>            ServerSecret
+
+Keys are built from ids and slugs whose grammar allows no dot, wildcard or space. A slug is unique within its owner
+because its key is created, never overwritten.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from contracts.records import Agent, ApiKey, LiveSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A namespace of agents."""
+
+    owner: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlugEntry:
+    """Which agent a slug names."""
+
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSessions:
+    """The attached sessions of one agent, and the last few detached ones, oldest first."""
+
+    sessions: tuple[LiveSession, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSecret:
+    """A secret all programs of one installation share, e.g. the one push nonces are derived from. Hex."""
+
+    value: str
+
+
+DirectoryRecord = Owner | ApiKey | Agent | SlugEntry | LiveSessions | ServerSecret
+
+
+def owner_key(owner: str) -> str:
+    return f"owner.{owner}"
+
+
+def api_key_key(key_id: str) -> str:
+    return f"key.{key_id}"
+
+
+def agent_key(agent_id: str) -> str:
+    return f"agent.{agent_id.removeprefix('agent_')}"
+
+
+def slug_key(owner: str, slug: str) -> str:
+    return f"slug.{owner}.{slug}"
+
+
+def live_key(agent_id: str) -> str:
+    return f"live.{agent_id.removeprefix('agent_')}"
+
+
+def secret_key(name: str) -> str:
+    return f"secret.{name}"

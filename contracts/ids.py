@@ -1,0 +1,63 @@
+"""Ids: their shapes, and the ways from one to another.
+
+    msg_<ulid>            a message; the same ulid names its subject in the ledger
+    exec_<ulid>           its first execution; exec_<ulid>r2, exec_<ulid>r3 … the ones a redrive starts
+    agent_<12 of a-z0-9>  an agent; agt_<12> is read as the same agent
+    sess_<ulid>           one attach of a live session
+
+A message sent with an Idempotency-Key takes its ulid from (owner, key): the same request always names the same
+subject, so that the ledger's compare-and-set alone decides "create once". Ids are opaque to clients.
+"""
+
+import hashlib
+import re
+from typing import Final
+
+CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
+MESSAGE_ID: Final = re.compile(rf"msg_({_ULID})\Z")
+EXECUTION_ID: Final = re.compile(rf"exec_({_ULID})(?:r([1-9][0-9]{{0,5}}))?\Z")
+AGENT_ID: Final = re.compile(r"(?:agent|agt)_([a-z0-9]{12})\Z")
+SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+OWNER: Final = SLUG
+
+
+def message_id(ulid: str) -> str:
+    return f"msg_{ulid}"
+
+
+def execution_id(ulid: str, number: int = 1) -> str:
+    return f"exec_{ulid}" if number == 1 else f"exec_{ulid}r{number}"
+
+
+def ulid_of_message(text: str) -> str | None:
+    """The ulid inside a message id, or None when `text` is not one."""
+    match = MESSAGE_ID.match(text)
+    return match[1] if match else None
+
+
+def ulid_of_execution(text: str) -> tuple[str, int] | None:
+    """The (message ulid, execution number) inside an execution id, or None when `text` is not one."""
+    match = EXECUTION_ID.match(text)
+    return (match[1], int(match[2] or 1)) if match else None
+
+
+def canonical_agent_id(text: str) -> str | None:
+    """`agent_…` for both spellings of an agent id, or None when `text` is neither."""
+    match = AGENT_ID.match(text)
+    return f"agent_{match[1]}" if match else None
+
+
+def ulid_for_key(owner: str, idempotency_key: str) -> str:
+    """The ulid every request with this key of this owner shares: 128 bits of a hash over both, length-prefixed."""
+    digest = hashlib.sha256(f"{len(owner)}:{owner}:{idempotency_key}".encode()).digest()
+    return encode_ulid(int.from_bytes(digest[:16], "big"))
+
+
+def encode_ulid(value: int) -> str:
+    """Write a 128-bit number in the ULID alphabet, lower case, 26 characters."""
+    characters = []
+    for _ in range(26):
+        characters.append(CROCKFORD[value & 31])
+        value >>= 5
+    return "".join(reversed(characters))

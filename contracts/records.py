@@ -1,0 +1,276 @@
+"""The values programs pass around: frozen, made once at a door, changed by `replace`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from contracts.words import (
+    AgentStatus,
+    AttestationLevel,
+    Channel,
+    DeliveryRoute,
+    EffectiveMode,
+    FallbackMode,
+    Gate,
+    Reason,
+    State,
+    Verdict,
+    WorkStyle,
+)
+
+JsonObject = dict[str, Any]
+
+
+# --- who -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is calling, by the server's word: the owner a key speaks for. `admin` keys speak for every owner."""
+
+    owner: str
+    key_id: str
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """One API key as stored: the secret itself is never kept, only its SHA-256 (hex)."""
+
+    key_id: str
+    owner: str
+    secret_sha256: str
+    created_at: datetime
+    name: str = ""
+    admin: bool = False
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What an agent says of itself. Metadata for people and senders; no gate reads it."""
+
+    display_name: str | None = None
+    specialization: str | None = None
+    tools: tuple[str, ...] = ()
+    work_style: WorkStyle | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """An addressable receiver. `id` stays, `slug` may be renamed, `owner` never changes."""
+
+    id: str
+    owner: str
+    slug: str
+    created_at: datetime
+    updated_at: datetime
+    delivery_capabilities: tuple[Channel, ...] = (Channel.INBOX,)
+    preferred_contact: Channel | None = None
+    heartbeat_age_sec: int = 120
+    claim_window_s: int = 30
+    attestation: AttestationLevel = AttestationLevel.TOKEN
+    status: AgentStatus = AgentStatus.ACTIVE
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+    webhook_disabled_at: datetime | None = None
+    metadata: JsonObject = field(default_factory=dict)
+    profile: Profile = Profile()
+    deleted_at: datetime | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.slug}@{self.owner}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSession:
+    """One attach of a live session. `token_sha256` (hex) is all that is kept of its token.
+
+    A session is detached for good: a new attach with the same label is a new session with a new id.
+    """
+
+    id: str
+    label: str
+    task_name: str
+    token_sha256: str
+    attached_at: datetime
+    is_default: bool = False
+    attestation: AttestationLevel = AttestationLevel.TOKEN
+    monitor_version: str | None = None
+    detached_at: datetime | None = None
+
+    @property
+    def is_attached(self) -> bool:
+        return self.detached_at is None
+
+    @property
+    def token_fingerprint(self) -> str:
+        """Enough of the hash to recognise a token by, and nothing to reconstruct it from."""
+        return self.token_sha256[:12]
+
+
+# --- what is asked -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Who sent a message, written by the server. `agent_id` is one of the owner's own agents, when it named one."""
+
+    owner: str
+    key_id: str
+    agent_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How the sender wants a message delivered. `channel` None means `auto`."""
+
+    channel: Channel | None = None
+    fallback: FallbackMode = FallbackMode.BACKGROUND
+    claim_window_s: int | None = None
+    ttl_s: int | None = None
+
+    @property
+    def delivery_mode(self) -> str:
+        return self.channel.value if self.channel else "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What a sender asked to be delivered. `fingerprint` is the SHA-256 (hex) of everything a retry must repeat."""
+
+    id: str
+    sender: Sender
+    agent_id: str
+    agent_owner: str
+    agent_slug: str
+    body: str
+    subject: str | None
+    metadata: JsonObject
+    wish: Wish
+    accepted_at: datetime
+    expires_at: datetime
+    fingerprint: str
+    idempotent: bool = False
+
+
+# --- what is decided -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """One gate's answer with the facts it saw. `channel` None: the agent as a whole. The trace is a tuple of these."""
+
+    gate: Gate
+    channel: Channel | None
+    verdict: Verdict
+    reason: Reason
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Trace = tuple[GateResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFact:
+    """What the router knows of one attached session when it decides."""
+
+    id: str
+    label: str
+    is_default: bool
+    last_seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reachability:
+    """What is known of an agent's channels at one instant.
+
+    `known` is False when the freshness store did not answer: then every heartbeat counts as unknown, which no gate
+    takes for fresh.
+    """
+
+    sessions: tuple[SessionFact, ...] = ()
+    host_last_seen_at: datetime | None = None
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One channel of a plan and the name the sender reads when it is used."""
+
+    channel: Channel
+    mode: EffectiveMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The router's answer: the first step, what follows when a live offer is not claimed, and every gate's answer.
+
+    `ending` is set when there is nothing to do but to say why: then `steps` is empty.
+    `waits` is set when the first step is live and no session is there yet (`live_only`).
+    """
+
+    steps: tuple[Step, ...]
+    trace: Trace
+    ending: State | None = None
+    reason: Reason = Reason.OK
+    waits: bool = False
+
+
+# --- what has happened ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A live session's exclusive right to an execution."""
+
+    session_id: str
+    label: str
+    level: AttestationLevel
+    key_id: str
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A worker's exclusive right to an execution until `expires_at`. `number` grows with every lease: the fence."""
+
+    number: int
+    holder: str
+    leased_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of it. `executed_via` is the reporter's word, `route` ours; `route_reason` says why they differ."""
+
+    success: bool
+    result: Any = None
+    error: str | None = None
+    metadata: JsonObject = field(default_factory=dict)
+    executed_via: str | None = None
+    route: DeliveryRoute | None = None
+    route_reason: str | None = None
+
+
+# --- what travels to a monitor -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """A push: enough to claim with, nothing to act on. The content comes with the claim, over HTTPS.
+
+    `nonce` is set on live pushes only; it proves receipt of this very push. Instants are UTC.
+    """
+
+    v: int = 1
+    channel: Channel
+    agent_id: str
+    execution_id: str
+    message_id: str
+    sent_at: datetime
+    nonce: str | None = None
+    claim_before: datetime | None = None

@@ -1,0 +1,167 @@
+"""The vocabulary: every closed set of words that crosses a program's border, once.
+
+A value here is wire format: it is stored in the ledger, shown in traces and counted in metrics, so it never changes
+its meaning. A new word is added at the end of its set.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Channel(StrEnum):
+    """The four ways an agent can be reached. The order is the order in which `auto` tries them (design, section 3)."""
+
+    LIVE = "live"
+    BG = "bg"
+    WEBHOOK = "webhook"
+    INBOX = "inbox"
+
+
+AUTO: Final = "auto"
+DELIVERY_MODES: Final[tuple[str, ...]] = (*Channel, AUTO)
+
+
+class FallbackMode(StrEnum):
+    """What happens when a live attempt comes to nothing."""
+
+    BACKGROUND = "background"
+    NONE = "none"
+    LIVE_ONLY = "live_only"
+
+
+FALLBACK_ALIASES: Final[dict[str, FallbackMode]] = {"fallback_to_background": FallbackMode.BACKGROUND}
+
+
+class EffectiveMode(StrEnum):
+    """The way the server used, as the sender reads it."""
+
+    LIVE = "live"
+    BG = "bg"
+    INBOX = "inbox"
+    WEBHOOK = "webhook"
+    BACKGROUND_FALLBACK = "background_fallback"
+
+
+class DeliveryRoute(StrEnum):
+    """How an outcome came about."""
+
+    LIVE = "live"
+    LIVE_UNVERIFIED = "live_unverified"
+    BACKGROUND_DIRECT = "background_direct"
+    BACKGROUND_FALLBACK = "background_fallback"
+    INBOX = "inbox"
+    WEBHOOK = "webhook"
+
+
+class State(StrEnum):
+    """Where an execution stands. Everything after `INBOX_READ` is terminal."""
+
+    WAITING = "waiting"
+    OFFERED = "offered"
+    CLAIMED = "claimed"
+    QUEUED = "queued"
+    LEASED = "leased"
+    IN_INBOX = "in_inbox"
+    INBOX_DELIVERED = "inbox_delivered"
+    INBOX_READ = "inbox_read"
+
+    DELIVERED = "delivered"
+    LIVE_UNCLAIMED_NO_FALLBACK = "live_unclaimed_no_fallback"
+    LIVE_UNCLAIMED_STALE_HEARTBEAT = "live_unclaimed_stale_heartbeat"
+    LIVE_UNCLAIMED_NO_SESSION = "live_unclaimed_no_session"
+    BG_EXHAUSTED = "bg_exhausted"
+    WEBHOOK_EXHAUSTED = "webhook_exhausted"
+    EXPIRED_UNREAD = "expired_unread"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    OUTCOME_MISSING = "outcome_missing"
+    REJECTED = "rejected"
+    DEAD_LETTER = "dead_letter"
+
+
+OPEN_STATES: Final = frozenset(
+    {
+        State.WAITING,
+        State.OFFERED,
+        State.CLAIMED,
+        State.QUEUED,
+        State.LEASED,
+        State.IN_INBOX,
+        State.INBOX_DELIVERED,
+        State.INBOX_READ,
+    }
+)
+INBOX_STATES: Final = frozenset({State.IN_INBOX, State.INBOX_DELIVERED, State.INBOX_READ})
+TERMINAL_STATES: Final = frozenset(State) - OPEN_STATES
+
+
+class Verdict(StrEnum):
+    """A gate's answer. `WAIT` lets the channel be chosen, and says that the message will wait for something."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    WAIT = "wait"
+    FAIL = "fail"
+
+
+class Gate(StrEnum):
+    """The yes/no questions of the router, by the name that trace, metric and log share."""
+
+    AGENT_ACTIVE = "agent_active"
+    CAPABILITY = "capability"
+    SESSION_ATTACHED = "session_attached"
+    HEARTBEAT_FRESH = "heartbeat_fresh"
+    HOST_FRESH = "host_fresh"
+    WEBHOOK_CONFIGURED = "webhook_configured"
+    CLAIM_WINDOW = "claim_window"
+    FALLBACK = "fallback"
+
+
+class Reason(StrEnum):
+    """Why a gate said what it said, or why an execution ended. Stable: dashboards and senders match on them."""
+
+    OK = "ok"
+    AGENT_INACTIVE = "agent_inactive"
+    CAPABILITY_NOT_DECLARED = "capability_not_declared"
+    NO_SESSION_ATTACHED = "no_session_attached"
+    HEARTBEAT_MISSING = "heartbeat_missing"
+    HEARTBEAT_STALE = "heartbeat_stale"
+    HEARTBEAT_UNKNOWN = "heartbeat_unknown"
+    HOST_NEVER_SEEN = "host_never_seen"
+    HOST_STALE = "host_stale"
+    HOST_UNKNOWN = "host_unknown"
+    WEBHOOK_URL_MISSING = "webhook_url_missing"
+    WEBHOOK_DISABLED = "webhook_disabled"
+    CLAIM_WINDOW_CLOSED = "claim_window_closed"
+    FALLBACK_DISABLED = "fallback_disabled"
+    FALLBACK_NOT_DECLARED = "fallback_not_declared"
+    WAITS_FOR_SESSION = "waits_for_session"
+
+    OUTCOME_REPORTED = "outcome_reported"
+    ACKNOWLEDGED = "acknowledged"
+    RECEIVER_ANSWERED = "receiver_answered"
+    CANCELLED_BY_SENDER = "cancelled_by_sender"
+    TTL_PASSED = "ttl_passed"
+    OUTCOME_DEADLINE_PASSED = "outcome_deadline_passed"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    LEASE_EXPIRED = "lease_expired"
+    ATTEMPT_FAILED = "attempt_failed"
+    RECEIVER_GONE = "receiver_gone"
+
+
+class AttestationLevel(StrEnum):
+    """How strongly a live claim proved that it came from the real session (design, decision 7)."""
+
+    TOKEN = "token"  # noqa: S105 - a level's name
+    TOKEN_NONCE = "token+nonce"  # noqa: S105 - a level's name
+
+
+class WorkStyle(StrEnum):
+    """The profile's axis: how the agent works, never a routing decision."""
+
+    SYNC = "sync"
+    ASYNC = "async"
+
+
+class AgentStatus(StrEnum):
+    ACTIVE = "active"
+    INACTIVE = "inactive"

@@ -1,0 +1,1 @@
+"""The sorting office: decides, records, and keeps what it promised."""

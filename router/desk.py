@@ -1,0 +1,258 @@
+"""The one way to change a message: read, check, decide, append. Every change is one compare-and-set.
+
+Each operation has the same shape: read the message's events, fold them, let a pure function decide, append one event
+with the sequence that was read. When somebody else was faster the append is `Stale`, and the operation starts again
+with what is there now. So no decision is ever made on a state that had already changed.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from random import random
+from typing import Any, Final
+
+from contracts import ids
+from contracts.clock import Clock, Ids
+from contracts.errors import Conflict, Forbidden, NotFound, Stale, Unavailable
+from contracts.events import Accepted, Event, FellBack, History, Offered, Stored
+from contracts.records import Agent, Envelope, Principal
+from contracts.words import Channel, State
+from router.attestation import push_nonce
+from router.channels import ALL
+from router.execution import Execution, apply, fold
+from router.explain import message_view
+from router.gates import Question
+from router.ports import Authorizer, Directory, Freshness, Ledger, Projection, Pushes, Row
+
+ROUNDS: Final = 16
+"""How often an operation starts again when others are faster; more would mean a livelock somewhere."""
+
+READS: Final = frozenset({"message.read", "execution.read", "message.cancel"})
+"""What the sender's side may do; everything else is the receiver's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A message as it stands: its events, and the execution they fold to."""
+
+    history: History
+    execution: Execution
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The numbers an installation may choose."""
+
+    outcome_deadline: timedelta = timedelta(minutes=15)
+    bg_max_attempts: int = ALL[Channel.BG].ladder.max_attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """The ports a desk works with. `to_json` writes views; `dice` returns numbers in [0, 1)."""
+
+    ledger: Ledger
+    pushes: Pushes
+    projection: Projection
+    freshness: Freshness
+    directory: Directory
+    authorize: Authorizer
+    clock: Clock
+    id_source: Ids
+    to_json: Callable[[Any], bytes]
+    dice: Callable[[], float] = random
+
+
+Decider = Callable[[Standing, datetime], Awaitable[Event | Standing]]
+"""Looks at a message and says what happens to it: an event to append, or the standing when there is nothing to do."""
+
+
+class Desk:
+    """What every operation of the router shares."""
+
+    def __init__(self, neighbours: Neighbours, *, nonce_secret: bytes, policy: Policy | None = None) -> None:
+        self._ledger = neighbours.ledger
+        self._pushes = neighbours.pushes
+        self._projection = neighbours.projection
+        self._freshness = neighbours.freshness
+        self._directory = neighbours.directory
+        self._authorize = neighbours.authorize
+        self._clock = neighbours.clock
+        self._ids = neighbours.id_source
+        self._to_json = neighbours.to_json
+        self._dice = neighbours.dice
+        self._nonce_secret = nonce_secret
+        self._policy = policy or Policy()
+
+    async def find_message(self, message_id: str, principal: Principal) -> Standing:
+        """Raises `NotFound` for what is absent and for what the caller may not see, alike."""
+        ulid = ids.ulid_of_message(message_id)
+        if ulid is None:
+            raise no_message()
+        return await self._visible(ulid, None, principal, "message.read")
+
+    async def find_execution(self, execution_id: str, principal: Principal) -> Standing:
+        """Raises `NotFound` for what is absent and for what the caller may not see, alike."""
+        ulid, number = parse_execution(execution_id)
+        return await self._visible(ulid, number, principal, "execution.read")
+
+    async def _visible(self, ulid: str, number: int | None, principal: Principal, action: str) -> Standing:
+        standing = await self._load(ulid)
+        self._check(standing, number, principal, action)
+        return standing
+
+    def _check(self, standing: Standing, number: int | None, principal: Principal, action: str) -> None:
+        """The receiver's side acts; the sender's side may read and cancel. Foreign looks like absent."""
+        message = standing.history.message
+        owners = {message.agent_owner}
+        if action in READS:
+            owners.add(message.sender.owner)
+        allowed = any(self._authorize(principal, action, owner) for owner in owners)
+        if not allowed or number not in (None, standing.execution.number):
+            raise no_execution() if action.startswith("execution") else no_message()
+
+    async def _load(self, ulid: str, *, fresh: bool = True) -> Standing:
+        history = await self._ledger.load(ulid, fresh=fresh)
+        if history is None:
+            raise no_message()
+        return Standing(history=history, execution=fold(history))
+
+    def nonce(self, execution_id: str, claim_before: datetime) -> str:
+        """The nonce that travels in the push of this offer."""
+        return push_nonce(self._nonce_secret, execution_id, claim_before)
+
+    def _max_attempts(self, channel: Channel) -> int:
+        return self._policy.bg_max_attempts if channel is Channel.BG else ALL[channel].ladder.max_attempts
+
+    async def _question(self, agent: Agent) -> Question:
+        sessions = await self._directory.live_sessions(agent.id)
+        reach = await self._freshness.reachability(agent.id, sessions)
+        return Question(recipient=agent, reach=reach, now=self._clock.now())
+
+    async def _change_message(
+        self,
+        message_id: str,
+        principal: Principal,
+        action: str,
+        step: Decider,
+    ) -> Standing:
+        ulid = ids.ulid_of_message(message_id)
+        if ulid is None:
+            raise no_message()
+        return await self._change(ulid, None, principal, action, step)
+
+    async def _change_execution(
+        self,
+        execution_id: str,
+        principal: Principal,
+        action: str,
+        step: Decider,
+    ) -> Standing:
+        ulid, number = parse_execution(execution_id)
+        return await self._change(ulid, number, principal, action, step)
+
+    async def _change(
+        self,
+        ulid: str,
+        number: int | None,
+        principal: Principal,
+        action: str,
+        step: Decider,
+    ) -> Standing:
+        """Read, check, decide, append; start again with what is there when somebody else was faster.
+
+        The first round may use a remembered history: its append finds out if it is old. A refusal is only ever
+        raised from what the broker says now.
+        """
+        fresh = False
+        for _ in range(ROUNDS):
+            try:
+                standing = await self._load(ulid, fresh=fresh)
+                self._check(standing, number, principal, action)
+                result = await step(standing, self._clock.now())
+                if isinstance(result, Standing):
+                    return result
+                return await self._append(standing, result)
+            except Stale:
+                fresh = True
+            except (Conflict, Forbidden, NotFound):
+                if fresh:
+                    raise
+                fresh = True
+        raise Unavailable("contended", "Too many callers change this message at once.")
+
+    async def _append(self, standing: Standing, event: Event) -> Standing:
+        history = standing.history
+        execution = apply(standing.execution, event)
+        seq = await self._ledger.append(history.ulid, event, expected_seq=history.head_seq)
+        history = replace(history, events=(*history.events, Stored(seq=seq, event=event)))
+        moved = replace(standing, history=history, execution=execution)
+        await self._announce(moved)
+        return moved
+
+    async def _announce(self, standing: Standing) -> None:
+        """Tell those who wait: the projection, and the monitors when there is something new to take."""
+        self._projection.write(self.row(standing))
+        if envelope := self._envelope(standing):
+            await self._pushes.push(envelope)
+
+    def _envelope(self, standing: Standing) -> Envelope | None:
+        """The push for the state just entered; None when nobody has to be told."""
+        execution, last = standing.execution, standing.history.events[-1].event
+        if not isinstance(last, Accepted | Offered | FellBack) or not execution.is_open:
+            return None
+        if execution.state is State.WAITING or not ALL[execution.channel].is_pushed:
+            return None
+        execution_id = ids.execution_id(standing.history.ulid, execution.number)
+        message, before = standing.history.message, execution.claim_before
+        return Envelope(
+            channel=execution.channel,
+            agent_id=message.agent_id,
+            execution_id=execution_id,
+            message_id=message.id,
+            sent_at=last.at,
+            nonce=self.nonce(execution_id, before) if before else None,
+            claim_before=before,
+        )
+
+    def row(self, standing: Standing) -> Row:
+        """The message as queries see it."""
+        history, execution = standing.history, standing.execution
+        message = history.message
+        return Row(
+            ulid=history.ulid,
+            seq=history.head_seq,
+            accept_seq=history.events[0].seq,
+            owner=message.agent_owner,
+            agent_id=message.agent_id,
+            sender_agent_id=message.sender.agent_id,
+            sender_owner=message.sender.owner,
+            channel=execution.channel,
+            state=execution.state,
+            view=self._to_json(message_view(history, execution, trace=False)),
+        )
+
+    async def project(self, ulid: str) -> Execution | None:
+        """Write a message's row anew from the ledger; its execution, or None when there is no such message."""
+        history = await self._ledger.load(ulid)
+        if history is None:
+            return None
+        standing = Standing(history=history, execution=fold(history))
+        self._projection.write(self.row(standing))
+        return standing.execution
+
+
+def parse_execution(execution_id: str) -> tuple[str, int]:
+    parsed = ids.ulid_of_execution(execution_id)
+    if parsed is None:
+        raise no_execution()
+    return parsed
+
+
+def no_message() -> NotFound:
+    return NotFound("message_not_found", "There is no such message.")
+
+
+def no_execution() -> NotFound:
+    return NotFound("execution_not_found", "There is no such execution.")

@@ -1,0 +1,132 @@
+"""Outcomes, cancelling, the inbox and deadlines: how executions come to their end."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import anyio
+
+from contracts.errors import Conflict, NotFound, Stale
+from contracts.events import Ended, Event, FellBack, InboxMarked, OutcomeRecorded
+from contracts.records import Outcome, Principal
+from contracts.words import INBOX_STATES, Channel, Reason, State
+from router.channels import ALL
+from router.deadlines import on_deadline
+from router.desk import Desk, Standing
+from router.gates import Question
+from router.reports import Report, Unacceptable, judge
+
+
+class Endings(Desk):
+    """Everything that finishes an execution, or moves it on in its inbox."""
+
+    async def report(self, execution_id: str, report: Report, principal: Principal) -> Standing:
+        """Record an outcome. Raises `Conflict` with the code `router.reports.judge` gives; repeating is allowed."""
+
+        async def step(standing: Standing, now: datetime) -> Event | Standing:
+            verdict = judge(report, standing.execution, now)
+            if isinstance(verdict, Unacceptable):
+                raise Conflict(verdict.code, verdict.message)
+            if verdict is standing.execution.outcome:
+                return replace(standing, replayed=True)
+            return OutcomeRecorded(
+                at=now, by=f"key:{principal.key_id}", execution=standing.execution.number, outcome=verdict
+            )
+
+        return await self._change_execution(execution_id, principal, "execution.report", step)
+
+    async def cancel(self, message_id: str, principal: Principal) -> Standing:
+        """Call a message back before anybody works on it. Raises `Conflict` (`not_cancellable`) afterwards."""
+
+        async def step(standing: Standing, now: datetime) -> Event | Standing:
+            execution = standing.execution
+            if execution.state is State.CANCELLED:
+                return standing
+            if execution.state in (State.CLAIMED, State.LEASED) or not execution.is_open:
+                raise Conflict("not_cancellable", "Work on this message has begun, or it has ended.")
+            return Ended(
+                at=now,
+                by=f"key:{principal.key_id}",
+                execution=execution.number,
+                state=State.CANCELLED,
+                reason=Reason.CANCELLED_BY_SENDER,
+            )
+
+        return await self._change_message(message_id, principal, "message.cancel", step)
+
+    async def hand_out(self, message_ids: Sequence[str], principal: Principal) -> list[Standing]:
+        """Mark inbox messages as delivered, all at once: their appends travel together.
+
+        Returns the standings in the given order, without those that left the inbox in the meantime.
+        """
+        handed: dict[str, Standing] = {}
+
+        async def hand_out_one(message_id: str) -> None:
+            try:
+                handed[message_id] = await self.mark(message_id, State.INBOX_DELIVERED, principal)
+            except (Conflict, NotFound):
+                handed.pop(message_id, None)
+
+        async with anyio.create_task_group() as group:
+            for each in message_ids:
+                group.start_soon(hand_out_one, each)
+        return [handed[each] for each in message_ids if each in handed]
+
+    async def mark(self, message_id: str, state: State, principal: Principal) -> Standing:
+        """Move an inbox message to delivered or read. Raises `Conflict` (`invalid_state_transition`)."""
+
+        async def step(standing: Standing, now: datetime) -> Event | Standing:
+            execution = standing.execution
+            if execution.state is state or (state is State.INBOX_DELIVERED and execution.state is State.INBOX_READ):
+                return standing
+            if execution.state not in INBOX_STATES:
+                raise _no_transition()
+            return InboxMarked(at=now, by=f"key:{principal.key_id}", execution=execution.number, state=state)
+
+        return await self._change_message(message_id, principal, "inbox.mark", step)
+
+    async def acknowledge(self, message_id: str, principal: Principal) -> Standing:
+        """The receiver has dealt with an inbox message: delivered. Repeating is allowed."""
+
+        async def step(standing: Standing, now: datetime) -> Event | Standing:
+            execution = standing.execution
+            if execution.reason is Reason.ACKNOWLEDGED:
+                return standing
+            if execution.state not in INBOX_STATES:
+                raise _no_transition()
+            outcome = Outcome(success=True, executed_via=Channel.INBOX.value, route=ALL[Channel.INBOX].route)
+            return OutcomeRecorded(
+                at=now,
+                by=f"key:{principal.key_id}",
+                execution=execution.number,
+                outcome=outcome,
+                reason=Reason.ACKNOWLEDGED,
+            )
+
+        return await self._change_message(message_id, principal, "inbox.acknowledge", step)
+
+    async def close_overdue(self, ulid: str, *, by: str) -> Standing:
+        """Apply what is due for this message, if anything is; its standing afterwards, whoever acted."""
+        while True:
+            standing = await self._load(ulid)
+            now = self._clock.now()
+            q = await self._fallback_question(standing)
+            event = on_deadline(standing.execution, q, now, self._dice(), by)
+            if event is None:
+                return standing
+            if isinstance(event, FellBack):
+                event = replace(event, max_attempts=self._max_attempts(event.step.channel))
+            try:
+                return await self._append(standing, event)
+            except Stale:
+                continue
+
+    async def _fallback_question(self, standing: Standing) -> Question | None:
+        if standing.execution.state is not State.OFFERED or not standing.execution.plan:
+            return None
+        agent = await self._directory.agent(standing.history.message.agent_id)
+        return await self._question(agent) if agent else None
+
+
+def _no_transition() -> Conflict:
+    return Conflict("invalid_state_transition", "The message is not in a state that allows this.")

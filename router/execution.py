@@ -1,0 +1,247 @@
+"""The life of one execution. Pure: everything that changes its state is in this file.
+
+    accepted ─┬─▶ waiting ──offered──▶ offered
+              ├─▶ offered ──claimed──▶ claimed ──outcome_recorded──▶ delivered
+              │      └──fell_back──▶ queued | in_inbox | waiting
+              ├─▶ queued ──leased──▶ leased ──outcome_recorded──▶ delivered
+              │      ▲                  └──attempt_failed──┐
+              │      └─────────────────────────────────────┘
+              ├─▶ in_inbox ──inbox_marked──▶ inbox_delivered ──inbox_marked──▶ inbox_read
+              │      └──outcome_recorded (acknowledged)──▶ delivered
+              └─▶ any open state ──ended──▶ the terminal state the event names
+
+`TABLE` is the law: an event that is not in the row of the present state raises `IllegalEvent` and changes nothing.
+The state of a message is the fold of its events; nothing else is stored.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from contracts.errors import IllegalEvent
+from contracts.events import (
+    Accepted,
+    AttemptFailed,
+    Claimed,
+    Ended,
+    Event,
+    FellBack,
+    History,
+    InboxMarked,
+    Leased,
+    LeaseExtended,
+    Offered,
+    OutcomeRecorded,
+    Stored,
+)
+from contracts.records import Claim, Lease, Outcome, Step, Trace
+from contracts.words import OPEN_STATES, Channel, DeliveryRoute, EffectiveMode, Reason, State
+from router.channels import ALL
+from router.decision import first_state
+
+TABLE: Final[dict[State, frozenset[str]]] = {
+    State.WAITING: frozenset({"offered", "ended"}),
+    State.OFFERED: frozenset({"claimed", "fell_back", "outcome_recorded", "ended"}),
+    State.CLAIMED: frozenset({"outcome_recorded", "ended"}),
+    State.QUEUED: frozenset({"leased", "ended"}),
+    State.LEASED: frozenset({"lease_extended", "attempt_failed", "outcome_recorded", "ended"}),
+    State.IN_INBOX: frozenset({"inbox_marked", "outcome_recorded", "ended"}),
+    State.INBOX_DELIVERED: frozenset({"inbox_marked", "outcome_recorded", "ended"}),
+    State.INBOX_READ: frozenset({"outcome_recorded", "ended"}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One execution as its events leave it.
+
+    `due_at` is when somebody has to act if nothing happens before: the claim window, the lease, the retry or the
+    message's own end. `failed_attempts` counts leases that came to nothing.
+    """
+
+    number: int
+    state: State
+    reason: Reason
+    channel: Channel
+    mode: EffectiveMode | None
+    plan: tuple[Step, ...]
+    trace: Trace
+    expires_at: datetime
+    updated_at: datetime
+    was_offered: bool = False
+    claim_before: datetime | None = None
+    claim: Claim | None = None
+    outcome_before: datetime | None = None
+    lease: Lease | None = None
+    leases: int = 0
+    failed_attempts: int = 0
+    max_attempts: int = 1
+    retry_at: datetime | None = None
+    last_error: str | None = None
+    outcome: Outcome | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_STATES
+
+    @property
+    def attempts(self) -> int:
+        return self.leases
+
+    @property
+    def route(self) -> DeliveryRoute | None:
+        """How the outcome came about, or how it will if nothing changes; None while that is not known."""
+        return self.outcome.route if self.outcome else None
+
+    @property
+    def due_at(self) -> datetime | None:
+        match self.state:
+            case State.OFFERED:
+                return self.claim_before
+            case State.CLAIMED:
+                return self.outcome_before
+            case State.LEASED:
+                return self.lease.expires_at if self.lease else None
+            case State.QUEUED if self.channel is Channel.WEBHOOK:
+                return min(self.retry_at or self.updated_at, self.expires_at)
+            case _:
+                return self.expires_at if self.is_open else None
+
+
+def fold(history: History) -> Execution:
+    """The newest execution of a message, from all its events."""
+    return fold_events(history.events)
+
+
+def fold_events(events: Iterable[Stored]) -> Execution:
+    iterator = iter(events)
+    first = next(iterator).event
+    if not isinstance(first, Accepted):
+        raise IllegalEvent("none", first.type)
+    execution = begin(first)
+    for stored in iterator:
+        execution = apply(execution, stored.event)
+    return execution
+
+
+def begin(event: Accepted) -> Execution:
+    """The state an accepted message starts in."""
+    decision = event.decision
+    step = decision.steps[0] if decision.steps else Step(channel=Channel.LIVE, mode=EffectiveMode.LIVE)
+    state = first_state(decision)
+    return Execution(
+        number=event.execution,
+        state=state,
+        reason=decision.reason,
+        channel=step.channel,
+        mode=step.mode,
+        plan=decision.steps[1:],
+        trace=decision.trace,
+        expires_at=event.message.expires_at,
+        updated_at=event.at,
+        was_offered=state is State.OFFERED,
+        claim_before=event.claim_before,
+        max_attempts=event.max_attempts,
+        ended_at=event.at if decision.ending else None,
+    )
+
+
+def apply(execution: Execution, event: Event) -> Execution:
+    """The execution after `event`. Raises `IllegalEvent` when the table does not know the pair."""
+    if event.type not in TABLE.get(execution.state, frozenset()):
+        raise IllegalEvent(execution.state.value, event.type)
+    return _CHANGES[type(event)](replace(execution, updated_at=event.at), event)
+
+
+def _offered(execution: Execution, event: Offered) -> Execution:
+    return replace(
+        execution,
+        state=State.OFFERED,
+        reason=Reason.OK,
+        claim_before=event.claim_before,
+        was_offered=True,
+        trace=execution.trace + event.trace,
+    )
+
+
+def _claimed(execution: Execution, event: Claimed) -> Execution:
+    return replace(
+        execution, state=State.CLAIMED, claim=event.claim, claim_before=None, outcome_before=event.outcome_before
+    )
+
+
+def _fell_back(execution: Execution, event: FellBack) -> Execution:
+    back_to_live = event.step.channel is Channel.LIVE
+    return replace(
+        execution,
+        state=State.WAITING if back_to_live else ALL[event.step.channel].first_state,
+        reason=Reason.CLAIM_WINDOW_CLOSED,
+        channel=event.step.channel,
+        mode=event.step.mode,
+        plan=execution.plan if back_to_live else execution.plan[1:],
+        trace=execution.trace + event.trace,
+        claim_before=None,
+        max_attempts=event.max_attempts,
+    )
+
+
+def _leased(execution: Execution, event: Leased) -> Execution:
+    return replace(execution, state=State.LEASED, lease=event.lease, leases=event.lease.number, retry_at=None)
+
+
+def _lease_extended(execution: Execution, event: LeaseExtended) -> Execution:
+    lease = execution.lease
+    if lease is None or lease.number != event.number:
+        raise IllegalEvent(execution.state.value, event.type)
+    return replace(execution, lease=replace(lease, expires_at=event.expires_at))
+
+
+def _attempt_failed(execution: Execution, event: AttemptFailed) -> Execution:
+    return replace(
+        execution,
+        state=State.QUEUED,
+        reason=event.reason,
+        lease=None,
+        failed_attempts=execution.failed_attempts + 1,
+        retry_at=event.retry_at,
+        last_error=event.detail,
+    )
+
+
+def _inbox_marked(execution: Execution, event: InboxMarked) -> Execution:
+    return replace(execution, state=event.state)
+
+
+def _outcome_recorded(execution: Execution, event: OutcomeRecorded) -> Execution:
+    return replace(
+        execution, state=State.DELIVERED, reason=event.reason, outcome=event.outcome, lease=None, ended_at=event.at
+    )
+
+
+def _ended(execution: Execution, event: Ended) -> Execution:
+    lost_a_lease = execution.state is State.LEASED
+    return replace(
+        execution,
+        state=event.state,
+        reason=event.reason,
+        lease=None,
+        failed_attempts=execution.failed_attempts + lost_a_lease,
+        last_error=event.detail or execution.last_error,
+        trace=execution.trace + event.trace,
+        ended_at=event.at,
+    )
+
+
+_CHANGES: Final[dict[type[Any], Callable[[Execution, Any], Execution]]] = {
+    Offered: _offered,
+    Claimed: _claimed,
+    FellBack: _fell_back,
+    Leased: _leased,
+    LeaseExtended: _lease_extended,
+    AttemptFailed: _attempt_failed,
+    InboxMarked: _inbox_marked,
+    OutcomeRecorded: _outcome_recorded,
+    Ended: _ended,
+}

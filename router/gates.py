@@ -1,0 +1,110 @@
+"""The gates: one yes/no question each, with a stable reason and the facts it saw. Pure.
+
+    agent_active        is the agent taking messages at all?
+    capability          does the agent declare this channel?
+    session_attached    live:    is any session attached?
+    heartbeat_fresh     live:    was one of them heard of within `heartbeat_age_sec`?
+    host_fresh          bg:      was the host's monitor heard of? (a "no" waits, it does not refuse)
+    webhook_configured  webhook: is there a URL, and has its receiver not answered 410 Gone?
+
+A gate never raises: a missing fact is an answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from operator import itemgetter
+from typing import Any
+
+from contracts.records import Agent, GateResult, Reachability, SessionFact
+from contracts.words import AgentStatus, Channel, Gate, Reason, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Everything a gate may look at."""
+
+    recipient: Agent
+    reach: Reachability
+    now: datetime
+
+
+GateFunction = Callable[[Question, Channel], GateResult]
+
+
+def agent_active(q: Question) -> GateResult:
+    """Ask whether the agent takes messages: `active`, and not deleted."""
+    reason = Reason.OK if q.recipient.status is AgentStatus.ACTIVE else Reason.AGENT_INACTIVE
+    return _answer(Gate.AGENT_ACTIVE, None, reason, status=q.recipient.status.value)
+
+
+def capability(q: Question, channel: Channel) -> GateResult:
+    """Ask whether the agent declared this channel."""
+    declared = q.recipient.delivery_capabilities
+    reason = Reason.OK if channel in declared else Reason.CAPABILITY_NOT_DECLARED
+    return _answer(Gate.CAPABILITY, channel, reason, declared=[each.value for each in declared])
+
+
+def session_attached(q: Question, channel: Channel) -> GateResult:
+    """Ask whether any live session is attached."""
+    sessions = q.reach.sessions
+    reason = Reason.OK if sessions else Reason.NO_SESSION_ATTACHED
+    return _answer(Gate.SESSION_ATTACHED, channel, reason, attached=len(sessions))
+
+
+def heartbeat_fresh(q: Question, channel: Channel) -> GateResult:
+    """Ask whether the freshest attached session was heard of at most `heartbeat_age_sec` seconds ago.
+
+    The default of 120 s is two missed beats of a 60 s monitor (seed 003, "Heartbeat-fresh gating").
+    """
+    max_age_s = q.recipient.heartbeat_age_sec
+    if not q.reach.known:
+        return _answer(Gate.HEARTBEAT_FRESH, channel, Reason.HEARTBEAT_UNKNOWN, max_age_s=max_age_s)
+    freshest = freshest_session(q.reach.sessions)
+    if freshest is None or freshest.last_seen_at is None:
+        return _answer(Gate.HEARTBEAT_FRESH, channel, Reason.HEARTBEAT_MISSING, max_age_s=max_age_s)
+    age_s = age(freshest.last_seen_at, q.now)
+    reason = Reason.OK if age_s <= max_age_s else Reason.HEARTBEAT_STALE
+    return _answer(Gate.HEARTBEAT_FRESH, channel, reason, age_s=age_s, max_age_s=max_age_s, label=freshest.label)
+
+
+def host_fresh(q: Question, channel: Channel) -> GateResult:
+    """Ask whether the host's monitor beats. A stale host does not refuse: the message waits durably and says so."""
+    max_age_s = q.recipient.heartbeat_age_sec
+    if not q.reach.known:
+        return _wait(Gate.HOST_FRESH, channel, Reason.HOST_UNKNOWN, max_age_s=max_age_s)
+    if q.reach.host_last_seen_at is None:
+        return _wait(Gate.HOST_FRESH, channel, Reason.HOST_NEVER_SEEN, max_age_s=max_age_s)
+    age_s = age(q.reach.host_last_seen_at, q.now)
+    if age_s > max_age_s:
+        return _wait(Gate.HOST_FRESH, channel, Reason.HOST_STALE, age_s=age_s, max_age_s=max_age_s)
+    return _answer(Gate.HOST_FRESH, channel, Reason.OK, age_s=age_s, max_age_s=max_age_s)
+
+
+def webhook_configured(q: Question, channel: Channel) -> GateResult:
+    """Ask whether there is a receiver to post to. The URL itself is nobody's business but the owner's."""
+    if q.recipient.webhook_url is None:
+        return _answer(Gate.WEBHOOK_CONFIGURED, channel, Reason.WEBHOOK_URL_MISSING)
+    if q.recipient.webhook_disabled_at is not None:
+        return _answer(Gate.WEBHOOK_CONFIGURED, channel, Reason.WEBHOOK_DISABLED)
+    return _answer(Gate.WEBHOOK_CONFIGURED, channel, Reason.OK)
+
+
+def freshest_session(sessions: tuple[SessionFact, ...]) -> SessionFact | None:
+    """The session heard of last; None when none was ever heard of."""
+    heard = [(each.last_seen_at, each) for each in sessions if each.last_seen_at is not None]
+    return max(heard, key=itemgetter(0))[1] if heard else None
+
+
+def age(then: datetime, now: datetime) -> float:
+    """Seconds since `then`, to the tenth; never negative, because two servers' clocks may differ a little."""
+    return round(max(0.0, (now - then).total_seconds()), 1)
+
+
+def _answer(gate: Gate, channel: Channel | None, reason: Reason, **facts: Any) -> GateResult:
+    verdict = Verdict.PASS if reason is Reason.OK else Verdict.FAIL
+    return GateResult(gate=gate, channel=channel, verdict=verdict, reason=reason, facts=facts)
+
+
+def _wait(gate: Gate, channel: Channel, reason: Reason, **facts: Any) -> GateResult:
+    return GateResult(gate=gate, channel=channel, verdict=Verdict.WAIT, reason=reason, facts=facts)

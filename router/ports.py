@@ -1,0 +1,166 @@
+"""What the router needs of the world, each port as narrow as its use. `infra` implements them."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from contracts.events import Event, History, Stored
+from contracts.records import Agent, Envelope, LiveSession, Principal, Reachability
+from contracts.words import Channel, State
+
+
+class Ledger(Protocol):
+    """Where every state of every message is decided: one subject per message, changed by compare-and-set."""
+
+    async def append(self, ulid: str, event: Event, *, expected_seq: int) -> int:
+        """Append `event` if the subject's last sequence is still `expected_seq` (0: the subject is empty).
+
+        Returns the event's sequence after the broker's own durable acknowledgement. An answer that never came is
+        resolved by reading the subject. Raises `Stale` when something else is there, `Unavailable` when the broker
+        cannot be asked; after `Unavailable` with code `accept_unknown` the event may yet be there.
+        """
+        ...
+
+    async def load(self, ulid: str, *, fresh: bool = True) -> History | None:
+        """All events of one message, or None when there is none.
+
+        With `fresh=False` the answer may be a remembered one: good enough to attempt an append, whose compare-and-set
+        finds it out; never good enough to refuse somebody something.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """One event as the tail of the ledger tells it."""
+
+    ulid: str
+    stored: Stored
+
+
+class LedgerTail(Protocol):
+    """The ledger read in the order of its sequence: gap-free, for as long as one likes."""
+
+    def follow(self, after_seq: int) -> AsyncIterator[Sequence[Moved]]:
+        """Yield batches of events with sequences greater than `after_seq`; an empty batch says "nothing new".
+
+        Survives restarts of the broker: it goes on after the last event it yielded.
+        """
+        ...
+
+    async def last_seq(self) -> int:
+        """The sequence of the newest event in the ledger, 0 when it is empty."""
+        ...
+
+
+class Pushes(Protocol):
+    """The way to monitors: fire and forget. A lost push costs time and nothing else."""
+
+    async def push(self, envelope: Envelope) -> bool:
+        """Publish; False when the broker could not be handed the envelope."""
+        ...
+
+
+class Freshness(Protocol):
+    """When sessions and hosts were last heard of."""
+
+    async def reachability(self, agent_id: str, sessions: Sequence[LiveSession]) -> Reachability:
+        """Never raises: when the store does not answer, `known` is False."""
+        ...
+
+
+class Directory(Protocol):
+    """Read access to who exists. Answers may be up to two seconds old."""
+
+    async def agent(self, agent_id: str) -> Agent | None: ...
+
+    async def live_sessions(self, agent_id: str) -> tuple[LiveSession, ...]:
+        """The attached sessions of an agent."""
+        ...
+
+    async def disable_webhook(self, agent_id: str, at: datetime) -> None:
+        """Note that the agent's receiver answered 410 Gone: nothing is posted to it until its URL is set anew."""
+        ...
+
+
+class Authorizer(Protocol):
+    def __call__(self, principal: Principal, action: str, owner: str) -> bool:
+        """Say whether `principal` may do `action` to something of `owner`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One message as queries see it: what to filter by, and the view to show (JSON bytes, with body, without trace)."""
+
+    ulid: str
+    seq: int
+    accept_seq: int
+    owner: str
+    agent_id: str
+    sender_agent_id: str | None
+    sender_owner: str
+    channel: Channel
+    state: State
+    view: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """Messages accepted at or before `seq` have ended and their rows are written; None: nothing is known (emptied).
+
+    `incarnation` changes when the store's process was restarted, which may have cost it its last second.
+    """
+
+    seq: int | None
+    incarnation: str
+
+
+class Projection(Protocol):
+    """Where rows are written for queries. Derived from the ledger; guarded by sequence, so an old row never wins."""
+
+    def write(self, row: Row) -> None:
+        """Queue a row; returns at once. Rows that cannot be written are left to the router's replay."""
+        ...
+
+    async def missing(self, heads: Sequence[tuple[str, int]]) -> list[str]:
+        """Of (ulid, sequence) pairs, the ulids whose row is older than that sequence or absent."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait until the rows queued so far are visible (bounded; returns also when the store is away)."""
+        ...
+
+    async def marker(self) -> Marker:
+        """How far the projection is known to be whole. Raises `Unavailable` when the store is away."""
+        ...
+
+    async def advance(self, seq: int) -> None:
+        """Move the marker forward. Does nothing when there is none: a store that was emptied stays "not whole"."""
+        ...
+
+    async def begin_rebuild(self) -> str:
+        """Plant a token that an emptying of the store would take away."""
+        ...
+
+    async def finish_rebuild(self, token: str, seq: int) -> bool:
+        """Set the marker if the token is still there; False when the store was emptied meanwhile."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostResult:
+    """What came of one signed POST. `status` is None when there was no answer; `error` is a stable code then."""
+
+    status: int | None
+    latency_ms: int
+    error: str | None = None
+    retry_after_s: float | None = None
+    excerpt: str = ""
+
+
+class WebhookSender(Protocol):
+    async def post(self, *, url: str, secret: str, message_id: str, body: bytes, timeout_s: float) -> PostResult:
+        """Sign (Standard Webhooks) and POST once. Never raises for what a receiver does or fails to do."""
+        ...

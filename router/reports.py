@@ -1,0 +1,113 @@
+"""What an outcome report is worth: which route it is stored with, or why it is refused. Pure."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from contracts.records import JsonObject, Outcome
+from contracts.words import Channel, DeliveryRoute, EffectiveMode, State
+from router.channels import ALL
+from router.execution import Execution
+
+LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """An outcome as reported. `lease` is the number of the lease the reporter worked under."""
+
+    success: bool
+    result: Any = None
+    error: str | None = None
+    metadata: JsonObject = field(default_factory=dict)
+    executed_via: str | None = None
+    lease: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unacceptable:
+    """The report is refused with this code."""
+
+    code: str
+    message: str
+
+
+def judge(report: Report, execution: Execution, now: datetime) -> Outcome | Unacceptable:
+    """The outcome to store, or the refusal.
+
+    A report may repeat the recorded outcome; anything else after the end is refused. On a leased execution only the
+    present lease counts. `executed_via=live` is believed of the session that claimed, and of nobody else: without a
+    claim it is stored as `live_unverified`, with the reason.
+    """
+    match execution.state:
+        case State.DELIVERED:
+            return _again(report, execution)
+        case State.CLAIMED:
+            return _outcome(report, DeliveryRoute.LIVE, None)
+        case State.LEASED:
+            return _of_lease(report, execution)
+        case State.IN_INBOX | State.INBOX_DELIVERED | State.INBOX_READ:
+            return _unless_live(report, DeliveryRoute.INBOX)
+        case State.OFFERED if report.executed_via == LIVE and not _window_closed(execution, now):
+            return _outcome(report, DeliveryRoute.LIVE_UNVERIFIED, "no_live_claim")
+        case State.OFFERED if not _window_closed(execution, now):
+            return Unacceptable(code="not_claimed", message="Claim the execution before reporting its outcome.")
+        case State.WAITING:
+            return Unacceptable(code="not_claimed", message="The execution has not been offered yet.")
+        case State.QUEUED if not execution.was_offered:
+            return Unacceptable(code="not_claimed", message="Claim the execution before reporting its outcome.")
+        case State.QUEUED | State.OFFERED | State.LIVE_UNCLAIMED_NO_FALLBACK:
+            return Unacceptable(code="claim_window_closed", message="The claim window has closed.")
+        case _:
+            return Unacceptable(code="execution_closed", message="This execution has ended.")
+
+
+def background_route(execution: Execution) -> DeliveryRoute:
+    """The route of work done on the channel the execution is on, off any live session."""
+    if execution.mode is EffectiveMode.BACKGROUND_FALLBACK:
+        return DeliveryRoute.BACKGROUND_FALLBACK
+    return ALL[execution.channel].route
+
+
+def same_content(report: Report, outcome: Outcome) -> bool:
+    return (report.success, report.result, report.error, report.metadata, report.executed_via) == (
+        outcome.success,
+        outcome.result,
+        outcome.error,
+        outcome.metadata,
+        outcome.executed_via,
+    )
+
+
+def _of_lease(report: Report, execution: Execution) -> Outcome | Unacceptable:
+    if execution.lease is None or report.lease != execution.lease.number or execution.channel is not Channel.BG:
+        return Unacceptable(code="stale_lease", message="This lease is not the present one.")
+    return _unless_live(report, background_route(execution))
+
+
+def _unless_live(report: Report, route: DeliveryRoute) -> Outcome:
+    if report.executed_via == LIVE:
+        return _outcome(report, DeliveryRoute.LIVE_UNVERIFIED, "no_live_claim")
+    return _outcome(report, route, None)
+
+
+def _again(report: Report, execution: Execution) -> Outcome | Unacceptable:
+    if execution.outcome is not None and same_content(report, execution.outcome):
+        return execution.outcome
+    return Unacceptable(code="outcome_conflict", message="Another outcome is recorded for this execution.")
+
+
+def _window_closed(execution: Execution, now: datetime) -> bool:
+    return execution.claim_before is not None and now > execution.claim_before
+
+
+def _outcome(report: Report, route: DeliveryRoute, why: str | None) -> Outcome:
+    return Outcome(
+        success=report.success,
+        result=report.result,
+        error=report.error,
+        metadata=report.metadata,
+        executed_via=report.executed_via,
+        route=route,
+        route_reason=why,
+    )
