@@ -106,17 +106,6 @@ class Row:
     view: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marker:
-    """Messages accepted at or before `seq` have ended and their rows are written; None: nothing is known (emptied).
-
-    `incarnation` changes when the store's process was restarted, which may have cost it its last second.
-    """
-
-    seq: int | None
-    incarnation: str
-
-
 class Projection(Protocol):
     """Where rows are written for queries. Derived from the ledger; guarded by sequence, so an old row never wins."""
 
@@ -132,20 +121,19 @@ class Projection(Protocol):
         """Wait until the rows queued so far are visible (bounded; returns also when the store is away)."""
         ...
 
-    async def marker(self) -> Marker:
-        """How far the projection is known to be whole. Raises `Unavailable` when the store is away."""
+    async def epoch(self) -> int | None:
+        """The marker: messages accepted at or before it have ended and their rows are written.
+
+        None after the store was emptied: nothing is known, and lists are refused until `set_epoch`.
+        """
         ...
 
-    async def advance(self, seq: int) -> None:
-        """Move the marker forward. Does nothing when there is none: a store that was emptied stays "not whole"."""
+    async def set_epoch(self, seq: int) -> None:
+        """Move the marker on. Does nothing when the store was emptied or set back since `epoch` was asked."""
         ...
 
-    async def begin_rebuild(self) -> str:
-        """Plant a token that an emptying of the store would take away."""
-        ...
-
-    async def finish_rebuild(self, token: str, seq: int) -> bool:
-        """Set the marker if the token is still there; False when the store was emptied meanwhile."""
+    async def incarnation(self) -> str:
+        """Changes when the store's process was restarted, which may have cost it its last second of rows."""
         ...
 
 

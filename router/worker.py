@@ -19,7 +19,7 @@ from contracts.errors import NotFound, Unavailable
 from contracts.words import State
 from router.agenda import Agenda, Entry
 from router.metrics import RouterMetrics
-from router.ports import LedgerTail, Marker, Moved, Projection
+from router.ports import LedgerTail, Moved, Projection
 from router.service import Service
 from router.webhooks import Webhooks
 
@@ -72,9 +72,9 @@ class Worker:
     async def _follow(self) -> None:
         """Take in the ledger from before the oldest message that may be open, then for ever."""
         goal = await self._last_seq()
-        marker = await self._marker()
+        epoch = await self._epoch()
         # A marker beyond the end belongs to another ledger.
-        self._read_seq = marker.seq if marker and marker.seq is not None and marker.seq <= goal else 0
+        self._read_seq = epoch if epoch is not None and epoch <= goal else 0
         if goal == self._read_seq:
             self.caught_up.set()
         async for batch in self._tail.follow(self._read_seq):
@@ -99,9 +99,9 @@ class Worker:
                 log.warning("ledger_unavailable", reason=error.code)
                 await anyio.sleep(error.retry_after_s)
 
-    async def _marker(self) -> Marker | None:
+    async def _epoch(self) -> int | None:
         try:
-            return await self._projection.marker()
+            return await self._projection.epoch()
         except Unavailable:
             return None
 
@@ -156,33 +156,25 @@ class Worker:
     async def _repair(self) -> None:
         """Twice a second, write the rows nobody has written; all of them after the store was emptied or restarted."""
         await self.caught_up.wait()
-        incarnation: str | None = None
+        known_incarnation: str | None = None
         while True:
             try:
-                marker = await self._projection.marker()
-                if marker.seq is None:
-                    await self._rebuild()
-                elif incarnation not in (None, marker.incarnation):
-                    await self._reread(after=marker.seq)
-                incarnation = marker.incarnation
+                epoch, incarnation = await self._projection.epoch(), await self._projection.incarnation()
+                if epoch is None or known_incarnation not in (None, incarnation):
+                    await self._reread(after=epoch or 0)
                 await self._write_missing()
-                await self._projection.advance(self._low_water())
+                await self._projection.set_epoch(self._low_water())
+                known_incarnation = incarnation
             except Unavailable as error:
                 log.warning("projection_unavailable", reason=error.code)
             await anyio.sleep(REPAIR_EVERY_S)
-
-    async def _rebuild(self) -> None:
-        log.warning("projection_rebuilding", seq=self._read_seq)
-        token = await self._projection.begin_rebuild()
-        await self._reread(after=0)
-        whole = await self._projection.finish_rebuild(token, self._low_water())
-        log.info("projection_rebuilt", seq=self._read_seq, whole=whole)
 
     async def _reread(self, *, after: int) -> None:
         """Read a part of the ledger once more, for the rows only."""
         goal = self._read_seq
         if goal <= after:
             return
+        log.warning("projection_rebuilding", after=after, goal=goal)
         async for batch in self._tail.follow(after):
             self._heads.update({moved.ulid: moved.stored.seq for moved in batch})
             await self._write_missing()

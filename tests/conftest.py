@@ -1,0 +1,53 @@
+"""Fixtures for every layer: the two real servers, shared for a session or private to one test, and fresh prefixes."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+
+from infra.embedded import EmbeddedNats, EmbeddedRedis, NatsEndpoint, RedisEndpoint
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A short lower-case name nothing else in this session bears."""
+    return f"t{secrets.token_hex(5)}"
+
+
+@pytest.fixture(scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsEndpoint]:
+    """The broker all tests share: never stop it, and keep to your own `prefix`."""
+    server = EmbeddedNats(data_dir=tmp_path_factory.mktemp("nats"))
+    yield await server.start()
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisEndpoint]:
+    """The Redis all tests share: never stop it, and keep to your own `prefix`."""
+    server = EmbeddedRedis(data_dir=tmp_path_factory.mktemp("redis"))
+    yield await server.start()
+    await server.stop()
+
+
+@pytest.fixture
+async def own_nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedNats]:
+    """A started broker of this test's own, to be killed or paused at will; `await own_nats.start()` brings it back."""
+    server = EmbeddedNats(data_dir=tmp_path_factory.mktemp("own-nats"))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def own_redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedRedis]:
+    """A started Redis of this test's own, to be killed or paused at will; `await own_redis.start()` brings it back."""
+    server = EmbeddedRedis(data_dir=tmp_path_factory.mktemp("own-redis"))
+    await server.start()
+    yield server
+    await server.stop()
