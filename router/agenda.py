@@ -17,6 +17,9 @@ from router.execution import Execution, apply, begin
 RECHECK: Final = timedelta(seconds=30)
 """How often a message that waits for a session is looked at again, should the word of an attach be lost."""
 
+SLACK: Final = 1_000
+"""How many outdated instants the heaps may hold beyond the open messages themselves."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -28,6 +31,8 @@ class Entry:
     accepted_at: datetime
     execution: Execution
     wake_at: datetime
+    seq: int
+    """The last event of the ledger taken in, so that none is taken in twice."""
 
     @property
     def is_webhook(self) -> bool:
@@ -41,7 +46,7 @@ class Agenda:
         self._entries: dict[str, Entry] = {}
         self._wakes: list[tuple[datetime, str]] = []
         self._accepted: list[tuple[int, str]] = []
-        self._waiting: dict[str, set[str]] = {}
+        self._waiting: dict[str, dict[str, None]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -51,19 +56,22 @@ class Agenda:
         event = stored.event
         if isinstance(event, Accepted):
             self._open(ulid, stored.seq, event, now)
-        elif (known := self._entries.get(ulid)) is not None:
-            self.correct(ulid, _applied(known.execution, stored), now)
+        elif (known := self._entries.get(ulid)) is not None and stored.seq > known.seq:
+            self.correct(ulid, _applied(known.execution, stored), now, seq=stored.seq)
 
-    def correct(self, ulid: str, execution: Execution, now: datetime) -> None:
-        """Take over where an open message stands, from its next event or folded from the ledger."""
+    def correct(self, ulid: str, execution: Execution, now: datetime, *, seq: int | None = None) -> None:
+        """Take over where an open message stands, from its next event or folded from the ledger up to `seq`.
+
+        What is older than the events taken in already is passed over.
+        """
         entry = self._entries.get(ulid)
-        if entry is None:
+        if entry is None or (seq is not None and seq < entry.seq):
             return
         if not execution.is_open:
             self._forget(entry)
             return
         slim = replace(execution, trace=())
-        self._keep(replace(entry, execution=slim, wake_at=_wake_at(slim, now)))
+        self._keep(replace(entry, execution=slim, wake_at=_wake_at(slim, now), seq=seq or entry.seq))
 
     def due(self, now: datetime, limit: int = 1_000) -> list[Entry]:
         """Take the entries whose time has come, the earliest first.
@@ -87,7 +95,7 @@ class Agenda:
             self._keep(replace(entry, wake_at=until))
 
     def waiting_for(self, agent_id: str) -> tuple[str, ...]:
-        """The ulids of the messages that wait for a live session of this agent."""
+        """The ulids of the messages that wait for a live session of this agent, in the order they began to."""
         return tuple(self._waiting.get(agent_id, ()))
 
     def oldest(self) -> Entry | None:
@@ -107,6 +115,7 @@ class Agenda:
             accepted_at=event.at,
             execution=execution,
             wake_at=_wake_at(execution, now),
+            seq=seq,
         )
         heapq.heappush(self._accepted, (seq, ulid))
         self._keep(entry)
@@ -115,18 +124,33 @@ class Agenda:
         self._entries[entry.ulid] = entry
         heapq.heappush(self._wakes, (entry.wake_at, entry.ulid))
         if entry.execution.state is State.WAITING:
-            self._waiting.setdefault(entry.agent_id, set()).add(entry.ulid)
+            self._waiting.setdefault(entry.agent_id, {})[entry.ulid] = None
         else:
             self._no_longer_waits(entry)
+        self._compact()
 
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.ulid]
         self._no_longer_waits(entry)
+        self._compact()
+
+    def _compact(self) -> None:
+        """Drop what is outdated from the heaps once it is most of them.
+
+        The instants of a message that ended soon may lie a month ahead; they would stay until then.
+        """
+        most = 2 * len(self._entries) + SLACK
+        if len(self._wakes) > most:
+            self._wakes = [(each.wake_at, each.ulid) for each in self._entries.values()]
+            heapq.heapify(self._wakes)
+        if len(self._accepted) > most:
+            self._accepted = [(each.accept_seq, each.ulid) for each in self._entries.values()]
+            heapq.heapify(self._accepted)
 
     def _no_longer_waits(self, entry: Entry) -> None:
         if (waiting := self._waiting.get(entry.agent_id)) is None:
             return
-        waiting.discard(entry.ulid)
+        waiting.pop(entry.ulid, None)
         if not waiting:
             del self._waiting[entry.agent_id]
 

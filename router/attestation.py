@@ -104,8 +104,8 @@ def _is_stale(session: LiveSession, agent: Agent, reach: Reachability, now: date
 def _closed(execution: Execution, session: LiveSession, now: datetime) -> bool | Refused:
     """True: this session holds the claim already. False: the offer is open."""
     if execution.claim is not None:
-        if execution.claim.session_id == session.id and execution.state is State.CLAIMED:
-            return True
+        if execution.claim.session_id == session.id:
+            return True if execution.state is State.CLAIMED else _ended(execution)
         return Refused(code="already_claimed", message="Another session has claimed this execution.")
     if execution.state in (State.QUEUED, State.LEASED) or execution.channel is not Channel.LIVE:
         return Refused(code="claim_window_closed", message="The claim window has closed.")

@@ -8,6 +8,7 @@ from contracts.records import GateResult, Step, Trace
 from contracts.words import Channel, Gate, Reason, State, Verdict
 from router.channels import ALL
 from router.execution import Execution
+from router.explain import instant
 from router.gates import Question
 
 
@@ -49,7 +50,7 @@ def on_deadline(
 
 def close_window(execution: Execution, q: Question | None, now: datetime, by: str) -> FellBack | Ended:
     """Nobody claimed: take the next step of the plan, or end."""
-    facts = {"claim_before": execution.claim_before.isoformat() if execution.claim_before else None}
+    facts = {"claim_before": instant(execution.claim_before)}
     closed = GateResult(
         gate=Gate.CLAIM_WINDOW,
         channel=Channel.LIVE,

@@ -56,7 +56,8 @@ def _forced(channel: Channel, wish: Wish, q: Question, trace: Trace) -> Decision
 
 def _automatic(wish: Wish, q: Question, trace: Trace) -> Decision:
     refusals: dict[Channel, Reason] = {}
-    for channel in _preference(q.recipient):
+    # An agent that declares nothing is asked for its inbox, so that the trace says what it lacks.
+    for channel in _preference(q.recipient) or [Channel.INBOX]:
         answers = ALL[channel].ask(q)
         trace += answers
         if _all_pass(answers):
@@ -93,7 +94,8 @@ def _without_session(wish: Wish, q: Question, trace: Trace, reason: Reason) -> D
     """No session can be offered the message: follow `live_fallback_mode`."""
     if wish.fallback is FallbackMode.LIVE_ONLY:
         waits = _fallback_gate(Channel.LIVE, Verdict.WAIT, Reason.WAITS_FOR_SESSION, wish)
-        return Decision(steps=(_step(Channel.LIVE),), trace=(*trace, waits), waits=True)
+        # The second step follows each offer that nobody claims: the message waits again.
+        return Decision(steps=(_step(Channel.LIVE), _step(Channel.LIVE)), trace=(*trace, waits), waits=True)
     if wish.fallback is FallbackMode.NONE:
         refused = _fallback_gate(Channel.LIVE, Verdict.FAIL, Reason.FALLBACK_DISABLED, wish)
         return _ended((*trace, refused), reason)

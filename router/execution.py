@@ -99,7 +99,7 @@ class Execution:
     def due_at(self) -> datetime | None:
         match self.state:
             case State.OFFERED:
-                return self.claim_before
+                return self.claim_before or self.expires_at
             case State.CLAIMED:
                 return self.outcome_before
             case State.LEASED:
@@ -129,14 +129,14 @@ def fold_events(events: Iterable[Stored]) -> Execution:
 def begin(event: Accepted) -> Execution:
     """The state an accepted message starts in."""
     decision = event.decision
-    step = decision.steps[0] if decision.steps else Step(channel=Channel.LIVE, mode=EffectiveMode.LIVE)
+    step = decision.steps[0] if decision.steps else None
     state = first_state(decision)
     return Execution(
         number=event.execution,
         state=state,
         reason=decision.reason,
-        channel=step.channel,
-        mode=step.mode,
+        channel=step.channel if step else Channel.LIVE,
+        mode=step.mode if step else None,
         plan=decision.steps[1:],
         trace=decision.trace,
         expires_at=event.message.expires_at,
@@ -167,9 +167,8 @@ def _offered(execution: Execution, event: Offered) -> Execution:
 
 
 def _claimed(execution: Execution, event: Claimed) -> Execution:
-    return replace(
-        execution, state=State.CLAIMED, claim=event.claim, claim_before=None, outcome_before=event.outcome_before
-    )
+    # `claim_before` stays: the nonce of the offer is derived from it, and the winner may show it again.
+    return replace(execution, state=State.CLAIMED, claim=event.claim, outcome_before=event.outcome_before)
 
 
 def _fell_back(execution: Execution, event: FellBack) -> Execution:
@@ -188,6 +187,8 @@ def _fell_back(execution: Execution, event: FellBack) -> Execution:
 
 
 def _leased(execution: Execution, event: Leased) -> Execution:
+    if event.lease.number <= execution.leases:
+        raise IllegalEvent(execution.state.value, event.type)
     return replace(execution, state=State.LEASED, lease=event.lease, leases=event.lease.number, retry_at=None)
 
 
@@ -199,6 +200,8 @@ def _lease_extended(execution: Execution, event: LeaseExtended) -> Execution:
 
 
 def _attempt_failed(execution: Execution, event: AttemptFailed) -> Execution:
+    if event.number != execution.leases:
+        raise IllegalEvent(execution.state.value, event.type)
     return replace(
         execution,
         state=State.QUEUED,
@@ -211,6 +214,8 @@ def _attempt_failed(execution: Execution, event: AttemptFailed) -> Execution:
 
 
 def _inbox_marked(execution: Execution, event: InboxMarked) -> Execution:
+    if event.state not in (State.INBOX_DELIVERED, State.INBOX_READ):
+        raise IllegalEvent(execution.state.value, event.type)
     return replace(execution, state=event.state)
 
 
@@ -221,6 +226,8 @@ def _outcome_recorded(execution: Execution, event: OutcomeRecorded) -> Execution
 
 
 def _ended(execution: Execution, event: Ended) -> Execution:
+    if event.state in OPEN_STATES:
+        raise IllegalEvent(execution.state.value, event.type)
     lost_a_lease = execution.state is State.LEASED
     return replace(
         execution,

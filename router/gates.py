@@ -12,12 +12,14 @@ A gate never raises: a missing fact is an answer.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from contracts.records import Agent, GateResult, Reachability, SessionFact
 from contracts.words import AgentStatus, Channel, Gate, Reason, Verdict
+
+TENTH: Final = timedelta(milliseconds=100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ GateFunction = Callable[[Question, Channel], GateResult]
 
 def agent_active(q: Question) -> GateResult:
     """Ask whether the agent takes messages: `active`, and not deleted."""
-    reason = Reason.OK if q.recipient.status is AgentStatus.ACTIVE else Reason.AGENT_INACTIVE
+    takes_messages = q.recipient.status is AgentStatus.ACTIVE and q.recipient.deleted_at is None
+    reason = Reason.OK if takes_messages else Reason.AGENT_INACTIVE
     return _answer(Gate.AGENT_ACTIVE, None, reason, status=q.recipient.status.value)
 
 
@@ -97,8 +100,12 @@ def freshest_session(sessions: tuple[SessionFact, ...]) -> SessionFact | None:
 
 
 def age(then: datetime, now: datetime) -> float:
-    """Seconds since `then`, to the tenth; never negative, because two servers' clocks may differ a little."""
-    return round(max(0.0, (now - then).total_seconds()), 1)
+    """Seconds since `then`, never negative, because two servers' clocks may differ a little.
+
+    Rounded up to the tenth: what is older than a limit never looks as if it were not.
+    """
+    tenths = -((then - now) // TENTH)
+    return max(0, tenths) / 10
 
 
 def _answer(gate: Gate, channel: Channel | None, reason: Reason, **facts: Any) -> GateResult:

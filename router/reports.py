@@ -50,14 +50,8 @@ def judge(report: Report, execution: Execution, now: datetime) -> Outcome | Unac
             return _unless_live(report, DeliveryRoute.INBOX)
         case State.OFFERED if report.executed_via == LIVE and not _window_closed(execution, now):
             return _outcome(report, DeliveryRoute.LIVE_UNVERIFIED, "no_live_claim")
-        case State.OFFERED if not _window_closed(execution, now):
-            return Unacceptable(code="not_claimed", message="Claim the execution before reporting its outcome.")
-        case State.WAITING:
-            return Unacceptable(code="not_claimed", message="The execution has not been offered yet.")
-        case State.QUEUED if not execution.was_offered:
-            return Unacceptable(code="not_claimed", message="Claim the execution before reporting its outcome.")
-        case State.QUEUED | State.OFFERED | State.LIVE_UNCLAIMED_NO_FALLBACK:
-            return Unacceptable(code="claim_window_closed", message="The claim window has closed.")
+        case State.WAITING | State.OFFERED | State.QUEUED | State.LIVE_UNCLAIMED_NO_FALLBACK:
+            return _unclaimed(report, execution, now)
         case _:
             return Unacceptable(code="execution_closed", message="This execution has ended.")
 
@@ -79,10 +73,24 @@ def same_content(report: Report, outcome: Outcome) -> bool:
     )
 
 
+def _unclaimed(report: Report, execution: Execution, now: datetime) -> Unacceptable:
+    """Nobody may report here: too early, too late, or under a lease that is gone."""
+    if execution.state is State.QUEUED and report.lease is not None:
+        return _stale_lease()
+    may_claim = execution.state is State.OFFERED and not _window_closed(execution, now)
+    if may_claim or not execution.was_offered:
+        return Unacceptable(code="not_claimed", message="Claim the execution before reporting its outcome.")
+    return Unacceptable(code="claim_window_closed", message="The claim window has closed.")
+
+
 def _of_lease(report: Report, execution: Execution) -> Outcome | Unacceptable:
     if execution.lease is None or report.lease != execution.lease.number or execution.channel is not Channel.BG:
-        return Unacceptable(code="stale_lease", message="This lease is not the present one.")
+        return _stale_lease()
     return _unless_live(report, background_route(execution))
+
+
+def _stale_lease() -> Unacceptable:
+    return Unacceptable(code="stale_lease", message="This lease is not the present one.")
 
 
 def _unless_live(report: Report, route: DeliveryRoute) -> Outcome:
