@@ -10,8 +10,13 @@ because its key is created, never overwritten.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from contracts.records import Agent, ApiKey, LiveSession
+
+
+PUSH_NONCES: Final = "push-nonce"
+"""The name of the secret that the nonces of live pushes are derived from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

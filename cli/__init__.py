@@ -1,0 +1,1 @@
+"""`postroom`: the command line that starts everything, sends, listens, and explains."""

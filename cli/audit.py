@@ -1,0 +1,1 @@
+"""`postroom audit`: does what the ledger tells hold together?"""

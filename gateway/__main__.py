@@ -1,0 +1,212 @@
+"""`python -m gateway`: the front door on the real broker and the real Redis, from its settings to its last request."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import anyio
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr, ValidationError
+from pydantic_core import to_json
+
+from contracts.errors import PostroomError
+from contracts.subjects import Names
+from gateway.app import create_app
+from gateway.auth import authorize
+from gateway.directory import NONCE_SECRET, ensure_admin_key, ensure_secret, fresh_key_text
+from gateway.parts import Parts
+from infra.address_wall import check_url
+from infra.background import beside
+from infra.beats import RedisBeats
+from infra.clock import SystemClock, SystemIds
+from infra.directory_store import BucketDirectory, DirectoryReader
+from infra.ledger import StreamLedger
+from infra.logs import configure_logs
+from infra.nats_connection import Broker
+from infra.projection import RedisProjection
+from infra.provision import StreamSettings, check_server, provision
+from infra.pushes import BrokerAnnouncer, BrokerPushes
+from infra.queries import RedisQueries
+from infra.redis_connection import DEFAULT_PREFIX, RedisConnection, redis_client
+from infra.settings import GatewaySettings, UnknownSettings, refuse_unknown_names
+from infra.watch import BrokerWatch
+from router.service import Neighbours, Policy, Service
+
+KEEP_ALIVE_S = 75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A gateway on real neighbours: the app, what it is made of, and the adapters tests look into."""
+
+    app: FastAPI
+    parts: Parts
+    broker: Broker
+    names: Names
+    projection: RedisProjection
+
+
+class NeighbourProbe:
+    """Implements `gateway.ports.Probe`."""
+
+    def __init__(self, broker: Broker, redis: RedisConnection) -> None:
+        self._broker = broker
+        self._redis = redis
+
+    async def broker(self) -> None:
+        await self._broker.echo()
+
+    async def store(self) -> None:
+        await self._redis.command("PING")
+
+
+@asynccontextmanager
+async def build(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """Connect to the neighbours, check them, and put the gateway together; at the end everything is closed.
+
+    Raises `Unavailable` when a neighbour cannot be reached, `UnsafeBroker` when it keeps less than we promise.
+    """
+    names = Names(prefix=settings.prefix)
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(Broker.open(_plain(settings.nats_url), name="postroom-gateway"))
+        await _check_broker(broker, names, settings)
+        redis = RedisConnection(
+            redis_client(_plain(settings.redis_url)),
+            prefix=f"{settings.prefix}:" if settings.prefix else DEFAULT_PREFIX,
+        )
+        stack.push_async_callback(redis.close)
+        projection = RedisProjection(redis)
+        await stack.enter_async_context(beside(projection.run))
+        store = await stack.enter_async_context(BucketDirectory.open(broker, names))
+        ledger = await stack.enter_async_context(StreamLedger.open(broker, names))
+        parts = await _parts(settings, broker, names, redis, projection, store, ledger)
+        await _bootstrap(settings, parts)
+        yield Gateway(app=create_app(parts), parts=parts, broker=broker, names=names, projection=projection)
+
+
+async def _parts(
+    settings: GatewaySettings,
+    broker: Broker,
+    names: Names,
+    redis: RedisConnection,
+    projection: RedisProjection,
+    store: BucketDirectory,
+    ledger: StreamLedger,
+) -> Parts:
+    clock, ids = SystemClock(), SystemIds()
+    beats = RedisBeats(redis, clock)
+    neighbours = Neighbours(
+        ledger=ledger,
+        pushes=BrokerPushes(broker),
+        projection=projection,
+        freshness=beats,
+        directory=DirectoryReader(store),
+        authorize=authorize,
+        clock=clock,
+        id_source=ids,
+        to_json=to_json,
+    )
+    policy = Policy(
+        outcome_deadline=timedelta(seconds=settings.outcome_deadline_s), bg_max_attempts=settings.max_attempts_bg
+    )
+    loopback = settings.webhook_allow_loopback
+    return Parts(
+        clock=clock,
+        ids=ids,
+        store=store,
+        service=Service(neighbours, nonce_secret=await ensure_secret(store, ids, NONCE_SECRET), policy=policy),
+        queries=RedisQueries(redis, projection),
+        beats=beats,
+        watch=BrokerWatch(broker, names),
+        announcer=BrokerAnnouncer(broker, names),
+        probe=NeighbourProbe(broker, redis),
+        check_url=partial(check_url, allow_http=loopback, allow_loopback=loopback),
+    )
+
+
+async def _check_broker(broker: Broker, names: Names, settings: GatewaySettings) -> None:
+    if settings.nats_sys_url is not None:
+        await check_server(_plain(settings.nats_sys_url))
+    streams = StreamSettings(
+        ledger_max_bytes=settings.ledger_max_bytes,
+        directory_max_bytes=settings.directory_max_bytes,
+        replicas=settings.replicas,
+    )
+    await provision(broker, names, streams)
+
+
+async def _bootstrap(settings: GatewaySettings, parts: Parts) -> None:
+    """Let the admin key of the bootstrap file count, so that a fresh installation has somebody who may do things."""
+    path = settings.bootstrap_admin_key_file
+    if path is None:
+        return
+    text = key_in_file(path, fresh_key_text(parts.ids))
+    await ensure_admin_key(parts.store, parts.clock, text, owner=settings.bootstrap_owner)
+
+
+def key_in_file(path: Path, fresh: str) -> str:
+    """The key in this file; `fresh` is put there, readable by its owner only, when there is no file yet."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{fresh}\n")
+    return fresh
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way may finish."""
+    async with build(settings) as gateway:
+        await uvicorn.Server(server_config(settings, gateway.app)).serve()
+
+
+def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        backlog=settings.http_backlog,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+
+
+def main() -> None:
+    """Start from the environment. Exits with 2 for settings that cannot be, with 1 when a neighbour will not do."""
+    try:
+        refuse_unknown_names()
+        settings = GatewaySettings.from_environment()
+    except (UnknownSettings, ValidationError) as error:
+        sys.exit(_complaint(2, str(error)))
+    configure_logs(settings.log_level)
+    try:
+        anyio.run(serve, settings, backend_options={"use_uvloop": True})
+    except (PostroomError, ValueError) as error:
+        sys.exit(_complaint(1, str(error)))
+
+
+def _complaint(status: int, text: str) -> int:
+    sys.stderr.write(f"postroom gateway: {text}\n")
+    return status
+
+
+def _plain(secret: SecretStr) -> str:
+    return secret.get_secret_value()
+
+
+if __name__ == "__main__":
+    main()

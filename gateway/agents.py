@@ -1,0 +1,191 @@
+"""Agents come, change and go. A slug is unique because its key is created with the agent and never overwritten."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from contracts.clock import Clock, Ids
+from contracts.directory import LiveSessions, SlugEntry, agent_key, live_key, slug_key
+from contracts.errors import Conflict, Invalid
+from contracts.records import Agent, Principal
+from contracts.words import AgentStatus, AttestationLevel, Channel
+from gateway.address import Address, parse_address, refuse_reserved
+from gateway.auth import require
+from gateway.directory import Directory, decided, owner_writes
+from gateway.ports import DirectoryStore, Versioned, Write
+from gateway.problems import agent_not_found
+from gateway.schemas_agents import AgentChange, NewAgent
+
+CheckUrl = Callable[[str], None]
+
+
+class Agents:
+    """Changes of agents and their slugs."""
+
+    def __init__(self, *, store: DirectoryStore, clock: Clock, ids: Ids, check_url: CheckUrl) -> None:
+        self._store = store
+        self._directory = Directory(store)
+        self._clock = clock
+        self._ids = ids
+        self._check_url = check_url
+
+    async def create(self, new: NewAgent, principal: Principal) -> Agent:
+        """Register an agent. Raises `Conflict` (`slug_taken`), `Invalid` (`reserved_slug` and others)."""
+        owner = new.owner or principal.owner
+        if owner != principal.owner:
+            require(principal, "owner.assign", owner)
+        refuse_reserved(new.slug)
+        agent = self._new(new, owner)
+        await decided(lambda: self._create(agent))
+        return agent
+
+    async def change(self, reference: str, change: AgentChange, principal: Principal) -> tuple[Agent, bool]:
+        """Change an agent; the second answer says whether it has a webhook secret nobody has been shown yet."""
+        if "slug" in change.model_fields_set:
+            refuse_reserved(change.slug)
+        address = parse_address(reference, field="ref")
+        return await decided(lambda: self._change(address, change, principal))
+
+    async def delete(self, reference: str, principal: Principal) -> Agent:
+        """Delete an agent: its name is free at once, its id stays taken."""
+        address = parse_address(reference, field="ref")
+        return await decided(lambda: self._delete(address, principal))
+
+    async def of_owner(self, owner: str, *, after: str, limit: int) -> tuple[list[Agent], str | None]:
+        """One page of an owner's agents by slug, and the slug to go on after."""
+        prefix = slug_key(owner, "")
+        slugs = [key.removeprefix(prefix) for key in await self._store.keys(f"{prefix}*")]
+        rest = [slug for slug in slugs if slug > after]
+        agents = [await self._by_slug(owner, slug) for slug in rest[:limit]]
+        return [agent for agent in agents if agent], rest[limit - 1] if len(rest) > limit else None
+
+    # --- the steps of a change -------------------------------------------------------------------------------------
+
+    async def _create(self, agent: Agent) -> None:
+        if await self._store.get(slug_key(agent.owner, agent.slug), SlugEntry, fresh=True):
+            raise _taken()
+        await self._store.transact(
+            [
+                *await owner_writes(self._store, agent.owner, self._clock),
+                _slug_write(agent),
+                Write(key=agent_key(agent.id), record=agent, expected_seq=0),
+            ]
+        )
+
+    async def _change(self, address: Address, change: AgentChange, principal: Principal) -> tuple[Agent, bool]:
+        found = await self._current(address, principal, "agent.update")
+        before, now = found.record, self._clock.now()
+        after = self._changed(before, change, now)
+        writes = [Write(key=agent_key(after.id), record=after, expected_seq=found.seq)]
+        if after.slug != before.slug:
+            if await self._store.get(slug_key(after.owner, after.slug), SlugEntry, fresh=True):
+                raise _taken()
+            writes += [_slug_write(after), await self._slug_removal(before)]
+        await self._store.transact(writes)
+        return after, after.webhook_secret is not None and after.webhook_secret != before.webhook_secret
+
+    async def _delete(self, address: Address, principal: Principal) -> Agent:
+        found = await self._current(address, principal, "agent.delete")
+        now = self._clock.now()
+        gone = replace(found.record, deleted_at=now, updated_at=now, webhook_url=None, webhook_secret=None)
+        writes = [
+            Write(key=agent_key(gone.id), record=gone, expected_seq=found.seq),
+            await self._slug_removal(found.record),
+        ]
+        live = await self._store.get(live_key(gone.id), LiveSessions, fresh=True)
+        if live is not None:
+            writes.append(Write(key=live_key(gone.id), record=None, expected_seq=live.seq))
+        await self._store.transact(writes)
+        return gone
+
+    async def _current(self, address: Address, principal: Principal, action: str) -> Versioned[Agent]:
+        agent = await self._directory.resolve(address, principal, action=action, fresh=True)
+        found = await self._store.get(agent_key(agent.id), Agent, fresh=True)
+        if found is None or found.record.deleted_at is not None:
+            raise agent_not_found()
+        return found
+
+    async def _slug_removal(self, agent: Agent) -> Write:
+        key = slug_key(agent.owner, agent.slug)
+        entry = await self._store.get(key, SlugEntry, fresh=True)
+        if entry is None or entry.record.agent_id != agent.id:
+            raise agent_not_found()
+        return Write(key=key, record=None, expected_seq=entry.seq)
+
+    async def _by_slug(self, owner: str, slug: str) -> Agent | None:
+        entry = await self._store.get(slug_key(owner, slug), SlugEntry)
+        found = await self._store.get(agent_key(entry.record.agent_id), Agent) if entry else None
+        return found.record if found and found.record.deleted_at is None else None
+
+    # --- the pure part ---------------------------------------------------------------------------------------------
+
+    def _new(self, new: NewAgent, owner: str) -> Agent:
+        now = self._clock.now()
+        agent = Agent(
+            id=self._ids.agent(),
+            owner=owner,
+            slug=new.slug,
+            created_at=now,
+            updated_at=now,
+            delivery_capabilities=tuple(map(Channel, new.delivery_capabilities)),
+            preferred_contact=Channel(new.preferred_contact) if new.preferred_contact else None,
+            heartbeat_age_sec=new.heartbeat_age_sec,
+            claim_window_s=new.claim_window_s,
+            attestation=AttestationLevel(new.attestation),
+            status=AgentStatus(new.status),
+            metadata=new.metadata,
+            profile=new.profile.profile(),
+        )
+        return self._with_webhook(_checked(agent), new.webhook_url)
+
+    def _changed(self, agent: Agent, change: AgentChange, now: datetime) -> Agent:
+        fields = {name: _as_record(name, getattr(change, name)) for name in change.model_fields_set}
+        has_url, url = "webhook_url" in fields, fields.pop("webhook_url", None)
+        agent = _checked(replace(agent, updated_at=now, **fields))
+        return self._with_webhook(agent, url) if has_url else agent
+
+    def _with_webhook(self, agent: Agent, url: str | None) -> Agent:
+        if url is None:
+            return replace(agent, webhook_url=None, webhook_secret=None, webhook_disabled_at=None)
+        try:
+            self._check_url(url)
+        except Invalid as error:
+            facts = {**error.facts, "field": "webhook_url"}
+            raise Invalid(error.code, error.message, **facts) from None
+        secret = agent.webhook_secret or f"whsec_{base64.b64encode(self._ids.secret(32)).decode()}"
+        return replace(agent, webhook_url=url, webhook_secret=secret, webhook_disabled_at=None)
+
+
+def _as_record(name: str, value: Any) -> Any:
+    """A changed field in the words of the records."""
+    match name:
+        case "delivery_capabilities":
+            return tuple(map(Channel, value))
+        case "preferred_contact":
+            return Channel(value) if value else None
+        case "attestation":
+            return AttestationLevel(value)
+        case "status":
+            return AgentStatus(value)
+        case "profile":
+            return value.profile()
+        case _:
+            return value
+
+
+def _checked(agent: Agent) -> Agent:
+    preferred = agent.preferred_contact
+    if preferred is not None and preferred not in agent.delivery_capabilities:
+        message = "preferred_contact has to be one of the delivery_capabilities."
+        raise Invalid("preferred_not_declared", message, field="preferred_contact")
+    return agent
+
+
+def _slug_write(agent: Agent) -> Write:
+    return Write(key=slug_key(agent.owner, agent.slug), record=SlugEntry(agent_id=agent.id), expected_seq=0)
+
+
+def _taken() -> Conflict:
+    return Conflict("slug_taken", "This owner has another agent of this name.", field="slug")

@@ -1,0 +1,72 @@
+"""API keys are minted, listed and revoked. A key's text leaves the server once, in the answer that minted it."""
+
+from dataclasses import replace
+
+from contracts.clock import Clock, Ids
+from contracts.directory import api_key_key
+from contracts.errors import NotFound
+from contracts.records import ApiKey, Principal
+from gateway.auth import Authenticator, authorize, require
+from gateway.directory import decided, owner_writes
+from gateway.keys import KEY_BYTES, KEY_ID, new_key
+from gateway.ports import DirectoryStore, Write
+from gateway.schemas_agents import NewKey
+
+
+class ApiKeys:
+    """Changes of keys."""
+
+    def __init__(self, *, store: DirectoryStore, authenticator: Authenticator, clock: Clock, ids: Ids) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._clock = clock
+        self._ids = ids
+
+    async def mint(self, wanted: NewKey, principal: Principal) -> tuple[ApiKey, str]:
+        """Make a key; returns its record and its text. Raises `Forbidden` where an admin key is needed."""
+        owner = wanted.owner or principal.owner
+        if owner != principal.owner:
+            require(principal, "key.mint_foreign", owner)
+        if wanted.admin:
+            require(principal, "key.mint_admin", owner)
+        key = new_key(self._ids.secret(KEY_BYTES))
+        record = ApiKey(
+            key_id=key.key_id,
+            owner=owner,
+            secret_sha256=key.secret_sha256,
+            created_at=self._clock.now(),
+            name=wanted.name,
+            admin=wanted.admin,
+        )
+        await decided(lambda: self._store_new(record))
+        return record, key.text
+
+    async def visible(self, principal: Principal) -> list[ApiKey]:
+        """The keys that count now: the caller's own, or everybody's for an admin key; oldest first."""
+        found = [await self._store.get(key, ApiKey) for key in await self._store.keys("key.*")]
+        keys = [each.record for each in found if each and each.record.revoked_at is None]
+        shown = [key for key in keys if authorize(principal, "key.read", key.owner)]
+        return sorted(shown, key=lambda key: (key.created_at, key.key_id))
+
+    async def revoke(self, key_id: str, principal: Principal) -> None:
+        """Revoke a key: at once in this process, within five seconds everywhere. Revoking again is the same."""
+        if not KEY_ID.match(key_id):
+            raise _no_key()
+        await decided(lambda: self._revoke(key_id, principal))
+        self._authenticator.forget(key_id)
+
+    async def _store_new(self, record: ApiKey) -> None:
+        write = Write(key=api_key_key(record.key_id), record=record, expected_seq=0)
+        await self._store.transact([*await owner_writes(self._store, record.owner, self._clock), write])
+
+    async def _revoke(self, key_id: str, principal: Principal) -> None:
+        found = await self._store.get(api_key_key(key_id), ApiKey, fresh=True)
+        if found is None or not authorize(principal, "key.revoke", found.record.owner):
+            raise _no_key()
+        if found.record.revoked_at is None:
+            gone = replace(found.record, revoked_at=self._clock.now())
+            await self._store.transact([Write(key=api_key_key(key_id), record=gone, expected_seq=found.seq)])
+
+
+def _no_key() -> NotFound:
+    return NotFound("key_not_found", "There is no such key.")

@@ -1,0 +1,42 @@
+"""Cursors: where a list goes on. Opaque to clients, and bound to the very list they came from. Pure."""
+
+import base64
+import hashlib
+
+from contracts.errors import Malformed
+
+_MARK_LENGTH = 8
+
+
+def write_cursor(position: str, scope: str) -> str:
+    """A cursor behind `position` in the list that `scope` names: the caller and everything the list is filtered by."""
+    text = f"{_mark(position, scope)}{position}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, scope: str) -> str:
+    """The position in a cursor; raises `Malformed` (`invalid_cursor`) for one that was changed or is another list's."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        raise _invalid() from None
+    mark, position = text[:_MARK_LENGTH], text[_MARK_LENGTH:]
+    if not position or mark != _mark(position, scope):
+        raise _invalid()
+    return position
+
+
+def write_number(position: int | None, scope: str) -> str | None:
+    return None if position is None else write_cursor(str(position), scope)
+
+
+def read_number(cursor: str | None, scope: str) -> int | None:
+    return None if cursor is None else int(read_cursor(cursor, scope))
+
+
+def _mark(position: str, scope: str) -> str:
+    return hashlib.sha256(f"{scope}\0{position}".encode()).hexdigest()[:_MARK_LENGTH]
+
+
+def _invalid() -> Malformed:
+    return Malformed("invalid_cursor", "This cursor does not belong to this list.", field="cursor")

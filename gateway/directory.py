@@ -1,0 +1,150 @@
+"""Who exists, under which name: references resolved for a caller, and the way every change of the directory is made.
+
+Reads come from the store's memory, at most two seconds old. A change reads afresh, decides, and writes all of its keys
+at once by compare-and-set; when somebody else was faster it decides again on what is there now.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from contracts.clock import Clock, Ids
+from contracts.directory import (
+    LiveSessions,
+    Owner,
+    ServerSecret,
+    SlugEntry,
+    agent_key,
+    api_key_key,
+    live_key,
+    owner_key,
+    secret_key,
+    slug_key,
+)
+from contracts.errors import Stale, Unavailable
+from contracts.records import Agent, ApiKey, LiveSession, Principal
+from gateway.address import Address, ById, BySlug, parse_address
+from gateway.auth import authorize
+from gateway.keys import KEY_BYTES, KeyText, new_key, parse_key
+from gateway.ports import DirectoryStore, Write
+from gateway.problems import agent_not_found
+
+NONCE_SECRET: Final = "push-nonce"  # noqa: S105 - a name, not the secret
+"""The secret from which all gateways derive the nonces of live pushes."""
+SECRET_BYTES: Final = 32
+ROUNDS: Final = 8
+"""How often a change starts again when others are faster; each round somebody else got something done."""
+
+T = TypeVar("T")
+
+
+class Directory:
+    """Read access for one gateway: references to agents, and their live sessions."""
+
+    def __init__(self, store: DirectoryStore) -> None:
+        self._store = store
+
+    async def find(self, reference: str, principal: Principal, *, action: str, field: str = "to") -> Agent:
+        """The agent a reference names, if the caller may do `action` to it.
+
+        Raises `Invalid` for what is no reference, and one and the same `NotFound` for what is absent, deleted or
+        somebody else's.
+        """
+        return await self.resolve(parse_address(reference, field=field), principal, action=action)
+
+    async def resolve(self, address: Address, principal: Principal, *, action: str, fresh: bool = False) -> Agent:
+        agent = await self._agent(address, principal, action, fresh=fresh)
+        if agent is None or agent.deleted_at is not None or not authorize(principal, action, agent.owner):
+            raise agent_not_found()
+        return agent
+
+    async def sessions(self, agent_id: str) -> tuple[LiveSession, ...]:
+        """All sessions on record, the detached ones as well, oldest first."""
+        found = await self._store.get(live_key(agent_id), LiveSessions)
+        return found.record.sessions if found else ()
+
+    async def attached(self, agent_id: str) -> tuple[LiveSession, ...]:
+        return tuple(session for session in await self.sessions(agent_id) if session.detached_at is None)
+
+    async def _agent(self, address: Address, principal: Principal, action: str, *, fresh: bool) -> Agent | None:
+        agent_id = await self._id(address, principal, action, fresh=fresh)
+        found = await self._store.get(agent_key(agent_id), Agent, fresh=fresh) if agent_id else None
+        return found.record if found else None
+
+    async def _id(self, address: Address, principal: Principal, action: str, *, fresh: bool) -> str | None:
+        match address:
+            case ById(agent_id):
+                return agent_id
+            case BySlug(slug, named):
+                owner = principal.owner if named is None else named
+                # Somebody else's namespace is not even looked at, so its names cannot be told apart by time.
+                if not authorize(principal, action, owner):
+                    return None
+                entry = await self._store.get(slug_key(owner, slug), SlugEntry, fresh=fresh)
+                return entry.record.agent_id if entry else None
+
+
+async def decided(change: Callable[[], Awaitable[T]]) -> T:
+    """Run a change (read, decide, transact) again while others are faster; `Unavailable` when they always are."""
+    for _ in range(ROUNDS):
+        try:
+            return await change()
+        except Stale:
+            continue
+    raise Unavailable("contended", "Too many callers change this at once.")
+
+
+async def owner_writes(store: DirectoryStore, owner: str, clock: Clock) -> list[Write]:
+    """What it takes for `owner` to exist: nothing when it does."""
+    if await store.get(owner_key(owner), Owner, fresh=True):
+        return []
+    return [Write(key=owner_key(owner), record=Owner(owner=owner, created_at=clock.now()), expected_seq=0)]
+
+
+async def ensure_admin_key(store: DirectoryStore, clock: Clock, key_text: str, *, owner: str = "local") -> ApiKey:
+    """Make sure that this admin key counts: its record is stored under its own id, once.
+
+    Raises `ValueError` for a text that is no key, or whose id is taken by another secret or a revoked key.
+    """
+    key = parse_key(key_text.strip())
+    if key is None:
+        raise ValueError("the bootstrap file does not hold an API key")
+    return await decided(lambda: _ensure(store, clock, key, owner))
+
+
+async def ensure_secret(store: DirectoryStore, ids: Ids, name: str) -> bytes:
+    """The installation's secret of this name, made by whichever program asks first."""
+
+    async def attempt() -> bytes:
+        found = await store.get(secret_key(name), ServerSecret, fresh=True)
+        if found is not None:
+            return bytes.fromhex(found.record.value)
+        value = ids.secret(SECRET_BYTES)
+        record = ServerSecret(value=value.hex())
+        await store.transact([Write(key=secret_key(name), record=record, expected_seq=0)])
+        return value
+
+    return await decided(attempt)
+
+
+def fresh_key_text(ids: Ids) -> str:
+    """A new key nobody has stored yet."""
+    return new_key(ids.secret(KEY_BYTES)).text
+
+
+async def _ensure(store: DirectoryStore, clock: Clock, key: KeyText, owner: str) -> ApiKey:
+    found = await store.get(api_key_key(key.key_id), ApiKey, fresh=True)
+    if found is not None:
+        if found.record.secret_sha256 != key.secret_sha256 or found.record.revoked_at is not None:
+            raise ValueError("the bootstrap key is revoked, or its id belongs to another key")
+        return found.record
+    record = ApiKey(
+        key_id=key.key_id,
+        owner=owner,
+        secret_sha256=key.secret_sha256,
+        created_at=clock.now(),
+        name="bootstrap",
+        admin=True,
+    )
+    write = Write(key=api_key_key(key.key_id), record=record, expected_seq=0)
+    await store.transact([*await owner_writes(store, owner, clock), write])
+    return record

@@ -1,0 +1,93 @@
+"""Agents: register, list, read, change, delete."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Query, Response
+
+from contracts.errors import Unavailable
+from contracts.records import Agent, JsonObject
+from gateway.cursor import read_cursor, write_cursor
+from gateway.parts import Rooms
+from gateway.routing import Answer, Caller, House, StrictRoute
+from gateway.schemas_agents import AgentChange, NewAgent
+from gateway.schemas_views import AgentPage, AgentView
+from gateway.views import LastSeen, agent_view
+
+endpoints = APIRouter(route_class=StrictRoute, tags=["agents"])
+log = structlog.get_logger()
+
+
+@endpoints.post("/v1/agents", status_code=201, responses={201: {"model": AgentView}})
+async def create_agent(new: NewAgent, caller: Caller, house: House) -> Answer:
+    """Register an agent."""
+    agent = await house.agents.create(new, caller)
+    view = agent_view(agent, (), {}, house.parts.clock.now())
+    return Answer(_with_secret(view, agent, is_new=agent.webhook_secret is not None), 201)
+
+
+@endpoints.get("/v1/agents", responses={200: {"model": AgentPage}})
+async def list_agents(
+    caller: Caller, house: House, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: str | None = None
+) -> Answer:
+    """One's own agents by slug."""
+    scope = f"agents:{caller.owner}"
+    after = read_cursor(cursor, scope) if cursor is not None else ""
+    agents, last = await house.agents.of_owner(caller.owner, after=after, limit=limit)
+    next_cursor = write_cursor(last, scope) if last else None
+    return Answer({"agents": await _views(agents, house), "next_cursor": next_cursor})
+
+
+@endpoints.get("/v1/agents/{ref}", responses={200: {"model": AgentView}})
+async def read_agent(ref: str, caller: Caller, house: House) -> Answer:
+    """One agent with its attached live sessions."""
+    agent = await house.directory.find(ref, caller, action="agent.read", field="ref")
+    [view] = await _views([agent], house)
+    return Answer(view)
+
+
+@endpoints.patch("/v1/agents/{ref}", responses={200: {"model": AgentView}})
+async def change_agent(ref: str, change: AgentChange, caller: Caller, house: House) -> Answer:
+    """Change what is named; the rest stays."""
+    agent, is_new = await house.agents.change(ref, change, caller)
+    [view] = await _views([agent], house)
+    return Answer(_with_secret(view, agent, is_new=is_new))
+
+
+@endpoints.delete("/v1/agents/{ref}", status_code=204)
+async def delete_agent(ref: str, caller: Caller, house: House) -> Response:
+    """Delete an agent. Its name is free at once; its messages keep their history."""
+    agent = await house.agents.delete(ref, caller)
+    await _forget_beats(agent, house)
+    return Response(status_code=204)
+
+
+async def _views(agents: Sequence[Agent], house: Rooms) -> list[JsonObject]:
+    sessions = [await house.directory.attached(agent.id) for agent in agents]
+    seen = await last_seen(house, [session.id for each in sessions for session in each])
+    now = house.parts.clock.now()
+    return [agent_view(agent, each, seen, now) for agent, each in zip(agents, sessions, strict=True)]
+
+
+async def last_seen(house: Rooms, names: Sequence[str]) -> LastSeen:
+    """When each was last heard of; nothing known of anybody while the freshness store is away."""
+    if not names:
+        return {}
+    try:
+        return dict(zip(names, await house.parts.beats.last_seen(names), strict=True))
+    except Unavailable as error:
+        log.warning("freshness_unknown", code=error.code)
+        return {}
+
+
+async def _forget_beats(agent: Agent, house: Rooms) -> None:
+    try:
+        await house.parts.beats.forget([f"host:{agent.id}"])
+    except Unavailable as error:
+        # The beat of an agent nobody can address any more does no harm.
+        log.warning("beat_not_forgotten", agent_id=agent.id, code=error.code)
+
+
+def _with_secret(view: JsonObject, agent: Agent, *, is_new: bool) -> JsonObject:
+    return {**view, "webhook_secret": agent.webhook_secret} if is_new else view

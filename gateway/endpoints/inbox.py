@@ -1,0 +1,94 @@
+"""An agent's inbox, polled or long-polled, and what it sent."""
+
+from typing import Annotated, Final
+
+import anyio
+from fastapi import APIRouter, Query
+
+from contracts.records import Principal
+from contracts.words import Channel, State
+from gateway.cursor import read_number, write_number
+from gateway.lists import hand_out, page_body
+from gateway.parts import Parts
+from gateway.ports import Page
+from gateway.ports import Query as ListQuery
+from gateway.routing import Answer, Caller, House, StrictRoute, words
+from gateway.schemas_views import InboxPage
+
+endpoints = APIRouter(route_class=StrictRoute, tags=["inbox"])
+
+Limit = Annotated[int, Query(ge=1, le=200)]
+STATES: Final = {
+    "queued": State.IN_INBOX,
+    "delivered": State.INBOX_DELIVERED,
+    "read": State.INBOX_READ,
+    "acked": State.DELIVERED,
+}
+_UNFINISHED: Final = (State.IN_INBOX, State.INBOX_DELIVERED, State.INBOX_READ)
+
+
+@endpoints.get("/v1/agents/{ref}/inbox", responses={200: {"model": InboxPage}})
+async def inbox(
+    ref: str,
+    caller: Caller,
+    house: House,
+    state: str | None = None,
+    limit: Limit = 50,
+    cursor: str | None = None,
+    wait_s: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0,
+    count_only: bool = False,
+) -> Answer:
+    """What waits for an agent, oldest first. Handing a message out marks it as delivered."""
+    agent = await house.directory.find(ref, caller, action="inbox.read", field="ref")
+    scope = f"inbox:{agent.id}:{state}"
+    query = ListQuery(
+        owner=agent.owner,
+        agent_id=agent.id,
+        states=words(state, STATES, "state") or _UNFINISHED,
+        channel=Channel.INBOX,
+        after=read_number(cursor, scope),
+        limit=limit,
+        oldest_first=True,
+    )
+    if count_only:
+        await house.parts.queries.settle()
+        return Answer({"count": await house.parts.queries.count(query)})
+    return await _handed_out(query, scope, wait_s, caller, house.parts)
+
+
+@endpoints.get("/v1/agents/{ref}/sent", responses={200: {"model": InboxPage}})
+async def sent(ref: str, caller: Caller, house: House, limit: Limit = 50, cursor: str | None = None) -> Answer:
+    """What an agent sent, newest first."""
+    agent = await house.directory.find(ref, caller, action="sent.read", field="ref")
+    scope = f"sent:{agent.id}"
+    query = ListQuery(owner=agent.owner, sender_agent_id=agent.id, after=read_number(cursor, scope), limit=limit)
+    page = await _page(query, house.parts)
+    return Answer(page_body("messages", page.views, write_number(page.next_after, scope)))
+
+
+async def _handed_out(query: ListQuery, scope: str, wait_s: float, caller: Principal, parts: Parts) -> Answer:
+    page = await _page(query, parts)
+    if wait_s and not page.views:
+        page = await _page_in_time(query, wait_s, parts)
+    views = await hand_out(page, parts.service, caller)
+    return Answer(page_body("messages", views, write_number(page.next_after, scope)))
+
+
+async def _page_in_time(query: ListQuery, wait_s: float, parts: Parts) -> Page:
+    """The first page that is not empty, or the empty one when the time is over."""
+    assert query.agent_id is not None
+    page = Page(views=(), next_after=None)
+    with anyio.move_on_after(wait_s):
+        async with parts.watch.inbox(query.agent_id) as arrivals:
+            page = await _page(query, parts)
+            if not page.views:
+                async for _ in arrivals:
+                    page = await _page(query, parts)
+                    if page.views:
+                        break
+    return page
+
+
+async def _page(query: ListQuery, parts: Parts) -> Page:
+    await parts.queries.settle()
+    return await parts.queries.page(query)

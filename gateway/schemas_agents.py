@@ -1,0 +1,161 @@
+"""The bodies that change agents, live sessions, hosts' beats and keys."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+
+from contracts.records import Profile
+from contracts.words import WorkStyle
+from gateway.schemas import (
+    MAX_URL,
+    AttestationWord,
+    Body,
+    ChannelWord,
+    Metadata,
+    Name,
+    OneLine,
+    Reference,
+    refuse,
+    without_repeats,
+)
+
+SLUG_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+MAX_AGE_S = 86_400
+
+
+def _routing_word(value: object) -> object:
+    if value in ("sync", "async"):
+        refuse("invalid_enum", "preferred_contact is a channel here; how an agent works is profile.work_style.")
+    return value
+
+
+def _work_style_word(value: object) -> object:
+    if value in ("live", "bg", "webhook", "inbox"):
+        refuse("invalid_enum", "The profile says sync or async; the channel is the agent's preferred_contact.")
+    return value
+
+
+WorkStyleWord: TypeAlias = Annotated[Literal["sync", "async"], BeforeValidator(_work_style_word)]
+PreferredContact: TypeAlias = Annotated[ChannelWord, BeforeValidator(_routing_word)]
+Capabilities: TypeAlias = Annotated[
+    list[ChannelWord], Field(min_length=1, max_length=4), AfterValidator(without_repeats)
+]
+INBOX_ONLY: tuple[ChannelWord, ...] = ("inbox",)
+Slug: TypeAlias = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=63, examples=["cue-mac-app"])]
+HeartbeatAge: TypeAlias = Annotated[int, Field(ge=10, le=3_600)]
+ClaimWindow: TypeAlias = Annotated[int, Field(ge=1, le=600)]
+Url: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_URL)]
+Token: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{26,80}$")]
+Label: TypeAlias = Annotated[Name, Field(pattern=r"^[^/\\?#%\s](?:[^/\\?#%]*[^/\\?#%\s])?$", examples=["main"])]
+BeatAge: TypeAlias = Annotated[float, Field(ge=0, le=MAX_AGE_S, allow_inf_nan=False)]
+
+
+class ProfileBody(Body):
+    """What an agent says of itself."""
+
+    display_name: Annotated[OneLine, Field(max_length=255)] | None = None
+    specialization: Annotated[OneLine, Field(max_length=1_000)] | None = None
+    tools: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
+    work_style: WorkStyleWord | None = None
+    preferred_contact: WorkStyleWord | None = Field(default=None, description="Read as `work_style`.")
+
+    def profile(self) -> Profile:
+        """The same in the words of the records."""
+        style = self.work_style or self.preferred_contact
+        return Profile(
+            display_name=self.display_name,
+            specialization=self.specialization,
+            tools=tuple(self.tools),
+            work_style=WorkStyle(style) if style else None,
+        )
+
+
+class NewAgent(Body):
+    """An agent to register."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"slug": "cue-mac-app", "delivery_capabilities": ["live", "bg"], "preferred_contact": "live"}]
+        }
+    )
+
+    slug: Slug
+    owner: Slug | None = Field(default=None, description="Another owner than one's own: with an admin key only.")
+    delivery_capabilities: Capabilities = Field(default_factory=lambda: list(INBOX_ONLY))
+    preferred_contact: PreferredContact | None = None
+    heartbeat_age_sec: HeartbeatAge = 120
+    claim_window_s: ClaimWindow = 30
+    attestation: AttestationWord = "token"
+    webhook_url: Url | None = None
+    status: Literal["active", "inactive"] = "active"
+    metadata: Metadata = Field(default_factory=dict)
+    profile: ProfileBody = Field(default_factory=ProfileBody)
+
+
+class AgentChange(Body):
+    """What to change of an agent; what is absent stays. Null clears `preferred_contact` and `webhook_url`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"heartbeat_age_sec": 300}]})
+
+    slug: Slug = ""
+    delivery_capabilities: Capabilities = Field(default_factory=list)
+    preferred_contact: PreferredContact | None = None
+    heartbeat_age_sec: HeartbeatAge = 120
+    claim_window_s: ClaimWindow = 30
+    attestation: AttestationWord = "token"
+    webhook_url: Url | None = None
+    status: Literal["active", "inactive"] = "active"
+    metadata: Metadata = Field(default_factory=dict)
+    profile: ProfileBody = Field(default_factory=ProfileBody)
+
+
+class Attach(Body):
+    """A live session to attach."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"label": "main", "attestation": "token+nonce"}]})
+
+    label: Label
+    task_name: Annotated[OneLine, Field(min_length=1, max_length=255)] | None = None
+    session_token: Token | None = Field(default=None, description="Minted by the server when absent.")
+    attestation: AttestationWord | None = None
+    is_default: bool = False
+    monitor_version: Name | None = None
+
+
+class SessionChange(Body):
+    """Make a session the default, or give it another token."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"is_default": True}]})
+
+    is_default: Literal[True] | None = None
+    session_token: Token | None = None
+
+
+class SessionBeat(Body):
+    """A session's sign of life, `age_s` old."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"age_s": 0}]})
+
+    age_s: BeatAge = 0.0
+    monitor_version: Name | None = None
+
+
+class HostBeat(Body):
+    """A monitor's sign of life for the agents whose background work it runs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"host_id": "build-host-1", "agents": ["builder"]}]})
+
+    host_id: Name
+    agents: Annotated[list[Reference], Field(max_length=1_000)]
+    monitor_version: Name | None = None
+    age_s: BeatAge = 0.0
+
+
+class NewKey(Body):
+    """An API key to mint."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "laptop"}]})
+
+    owner: Slug | None = None
+    name: Annotated[OneLine, Field(max_length=64)] = ""
+    admin: bool = False

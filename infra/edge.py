@@ -1,0 +1,85 @@
+"""What the broker pushes to a monitor, as the EDGE user: core NATS, subscriptions only, through every restart."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.errors import Unavailable
+from contracts.records import Envelope
+from infra.nats_connection import Broker, Patience
+
+ENVELOPE: Final = TypeAdapter(Envelope)
+ENVELOPE_MAX_BYTES: Final = 8 * 1024
+CONFIRM_TIMEOUT_S: Final = 5
+RETRY_S: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class EdgeFeed:
+    """Subscribes and stays subscribed. Subjects the broker refuses are told in the log and asked for again."""
+
+    def __init__(self, url: str, *, name: str, patience: Patience | None = None, retry_s: float = RETRY_S) -> None:
+        self._url = url
+        self._name = name
+        self._patience = patience
+        self._retry_s = retry_s
+
+    async def follow(
+        self, subjects: Sequence[str], heard: Callable[[Envelope], None], subscribed: Callable[[], None]
+    ) -> None:
+        while True:
+            try:
+                async with self._connection() as (broker, refused):
+                    await _subscribe(broker, subjects, heard, subscribed)
+                    if not refused.is_set():
+                        subscribed()
+                    await refused.wait()
+                    log.error("edge_subscription_refused", connection=self._name, subjects=len(subjects))
+            except (Unavailable, nats.errors.Error) as error:
+                log.warning("edge_unreachable", connection=self._name, error=str(error))
+            await anyio.sleep(self._retry_s)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[tuple[Broker, anyio.Event]]:
+        refused = anyio.Event()
+        async with Broker.open(
+            self._url, name=self._name, on_violation=lambda _: refused.set(), patience=self._patience, replies=False
+        ) as broker:
+            yield broker, refused
+
+
+async def _subscribe(
+    broker: Broker, subjects: Sequence[str], heard: Callable[[Envelope], None], on_gap: Callable[[], None]
+) -> None:
+    def take(message: Msg) -> None:
+        envelope = parse_envelope(message.data)
+        if envelope is not None:
+            heard(envelope)
+
+    for subject in subjects:
+        await broker.subscribe(subject, take, on_gap=on_gap)
+    # The server answers a ping after everything it read before it: a refusal has arrived by then.
+    await broker.client().flush(timeout=CONFIRM_TIMEOUT_S)
+
+
+def parse_envelope(data: bytes) -> Envelope | None:
+    """The push, or None when it is not one we understand: the poll covers what is dropped here."""
+    if len(data) > ENVELOPE_MAX_BYTES:
+        log.warning("push_malformed", reason="too_large", size_bytes=len(data))
+        return None
+    try:
+        envelope = ENVELOPE.validate_json(data)
+    except ValidationError as error:
+        log.warning("push_malformed", reason="not_an_envelope", fields=[item["loc"] for item in error.errors()][:5])
+        return None
+    if envelope.v != 1:
+        log.warning("push_malformed", reason="unknown_version", version=envelope.v)
+        return None
+    return envelope

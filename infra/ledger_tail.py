@@ -1,0 +1,190 @@
+"""The ledger in the order of its sequence, followed without gaps or repetitions over restarts of the broker.
+
+    consumer from the last sequence yielded + 1 ──▶ pulls of 500 ──▶ batches
+         ▲                                            │ no answer, a refusal, a gap, a new connection
+         └────────────────────────────────────────────┘
+
+The consumer is ephemeral and unacknowledged: where we are is known here and nowhere else.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import anyio
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import NotJSMessageError
+
+from contracts.errors import Unavailable
+from contracts.events import Event, Stored
+from contracts.subjects import Names, ulid_of_subject
+from infra import jetstream_api
+from infra.codec import Undecodable, decode_event
+from infra.nats_connection import Broker, Subscription
+from router.ports import Moved
+
+log = structlog.get_logger(__name__)
+
+BATCH: Final = 500
+IDLE_S: Final = 1.0
+GRACE_S: Final = 0.5
+"""How much later than promised the broker may end a pull before it counts as gone."""
+SETUP_TIMEOUT_S: Final = 0.8
+RETRY_S: Final = 0.1
+INACTIVE_S: Final = 30
+NANOSECONDS: Final = 1_000_000_000
+PULL_EXPIRED: Final = frozenset({"404", "408"})
+
+
+class StreamTail:
+    """Implements `router.ports.LedgerTail`."""
+
+    def __init__(self, broker: Broker, names: Names) -> None:
+        self._broker = broker
+        self._stream = names.ledger_stream
+
+    async def follow(self, after_seq: int) -> AsyncIterator[Sequence[Moved]]:
+        seen = after_seq
+        while True:
+            pull = _Pull(self._broker, self._stream, seen)
+            try:
+                await pull.start()
+                while True:
+                    messages = await pull.batch()
+                    if messages:
+                        seen = messages[-1][0]
+                    yield _decoded(messages)
+            except Unavailable as trouble:
+                pull.is_broken = True
+                log.warning("tail_interrupted", stream=self._stream, after_seq=seen, reason=trouble.message)
+            finally:
+                await pull.stop()
+            yield ()
+            await anyio.sleep(RETRY_S)
+
+    async def last_seq(self) -> int:
+        return await jetstream_api.last_seq(self._broker, self._stream)
+
+
+class _Pull:
+    """One consumer and its standing pull request. Any irregularity raises `Unavailable`; then another one is made."""
+
+    def __init__(self, broker: Broker, stream: str, after_seq: int) -> None:
+        self._broker = broker
+        self._stream = stream
+        self._after_seq = after_seq
+        self._inbox = broker.new_inbox()
+        self._buffer: list[Msg] = []
+        self._arrived = asyncio.Event()
+        self._subscription: Subscription | None = None
+        self._consumer: str | None = None
+        self._consumer_seq = 0
+        self._outstanding = 0
+        self.is_broken = False
+
+    async def start(self) -> None:
+        await self._broker.wait_up(SETUP_TIMEOUT_S)
+        self._subscription = await self._broker.subscribe(self._inbox, self._take, on_gap=self._break)
+        answer = await jetstream_api.call(
+            self._broker, f"CONSUMER.CREATE.{self._stream}", self._request(), timeout_s=SETUP_TIMEOUT_S
+        )
+        self._consumer = answer["name"]
+
+    async def stop(self) -> None:
+        """Give the consumer back; the broker forgets by itself one that is in trouble."""
+        with anyio.move_on_after(SETUP_TIMEOUT_S, shield=True):
+            if self._subscription is not None:
+                await self._broker.unsubscribe(self._subscription)
+            if self._consumer is not None and not self.is_broken:
+                await self._delete_consumer()
+
+    async def batch(self) -> list[tuple[int, Msg]]:
+        """(sequence, message) pairs in order; none when nothing arrived for a second."""
+        if self._outstanding <= 0:
+            await self._pull()
+        if not self._buffer:
+            await self._wait()
+        if self.is_broken:
+            raise Unavailable("broker_unavailable", "the connection was lost")
+        messages, self._buffer = self._buffer, []
+        self._arrived.clear()
+        return [pair for pair in map(self._accept, messages) if pair is not None]
+
+    async def _wait(self) -> None:
+        with anyio.move_on_after(IDLE_S + GRACE_S) as patience:
+            await self._arrived.wait()
+        if patience.cancelled_caught:
+            raise Unavailable("broker_silent", "the broker left a pull unanswered")
+
+    async def _pull(self) -> None:
+        body = {"batch": BATCH, "expires": int(IDLE_S * NANOSECONDS)}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        await self._broker.publish(subject, json.dumps(body).encode(), reply=self._inbox)
+        self._outstanding = BATCH
+
+    def _accept(self, message: Msg) -> tuple[int, Msg] | None:
+        """Check that `message` is the consumer's next; None for the end of a pull."""
+        status = (message.headers or {}).get("Status")
+        if status is not None and not message.reply:
+            self._end_pull(status)
+            return None
+        try:
+            place = message.metadata.sequence
+        except NotJSMessageError as error:
+            raise Unavailable("broker_refused", "not a message of a stream") from error
+        if place.consumer != self._consumer_seq + 1 or place.stream <= self._after_seq:
+            raise Unavailable("broker_refused", f"a gap before {place.stream}")
+        self._consumer_seq, self._after_seq = place.consumer, place.stream
+        self._outstanding -= 1
+        return place.stream, message
+
+    def _end_pull(self, status: str) -> None:
+        if status not in PULL_EXPIRED:
+            raise Unavailable("broker_refused", f"the pull ended with status {status}")
+        self._outstanding = 0
+
+    def _take(self, message: Msg) -> None:
+        self._buffer.append(message)
+        self._arrived.set()
+
+    def _break(self) -> None:
+        self.is_broken = True
+        self._arrived.set()
+
+    def _request(self) -> dict[str, Any]:
+        config = {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._after_seq + 1,
+            "ack_policy": "none",
+            "inactive_threshold": INACTIVE_S * NANOSECONDS,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        return {"stream_name": self._stream, "config": config}
+
+    async def _delete_consumer(self) -> None:
+        try:
+            await jetstream_api.call(self._broker, f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
+        except Unavailable as error:
+            log.debug("consumer_left_to_expire", stream=self._stream, reason=error.message)
+
+
+def _decoded(messages: Sequence[tuple[int, Msg]]) -> list[Moved]:
+    """Events as told; a record nobody can read must not hide those behind it, and is shown by every load of it."""
+    moved = []
+    for seq, message in messages:
+        event = _event(message, seq)
+        if isinstance(event, Undecodable):
+            log.error("ledger_record_undecodable", record=event.record, reason=event.message)
+            continue
+        moved.append(Moved(ulid=ulid_of_subject(message.subject), stored=Stored(seq=seq, event=event)))
+    return moved
+
+
+def _event(message: Msg, seq: int) -> Event | Undecodable:
+    try:
+        return decode_event(message.data, record=f"{message.subject}@{seq}")
+    except Undecodable as error:
+        return error

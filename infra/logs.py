@@ -1,0 +1,68 @@
+"""Logs as JSON lines on standard error: one object per line, control characters escaped, secrets blacked out."""
+
+import logging
+import re
+import sys
+from typing import Any, Final, TextIO
+
+import structlog
+from pydantic import SecretStr
+from pydantic_core import to_json
+from structlog.typing import EventDict, WrappedLogger
+
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+HIDDEN: Final = "[hidden]"
+_SECRET_NAME: Final = re.compile(
+    r"secret|token|password|passwd|authorization|api_?key\Z|\Akey\Z|nonce|credential", re.I
+)
+_SECRET_TEXT: Final = re.compile(r"pr_[a-z0-9]{12}_[A-Za-z0-9]{43}(?:_[A-Za-z0-9]{6})?|whsec_[A-Za-z0-9+/=]{20,}")
+_PASSWORD_IN_URL: Final = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
+
+
+def configure_logs(level: str, stream: TextIO = sys.stderr) -> None:
+    """Send our own lines and those of the libraries to `stream` from `level` upwards. Call once, at the start."""
+    number = logging.getLevelName(level.upper())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            as_line,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_ThroughStructlog()], level=max(number, logging.WARNING), force=True)
+
+
+def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Black out what a name or a type calls a secret, and what looks like one of our keys in any text."""
+    return {name: HIDDEN if _SECRET_NAME.search(name) else _hidden(value) for name, value in event.items()}
+
+
+def as_line(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return to_json(event, fallback=str, inf_nan_mode="strings").decode()
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        text = _SECRET_TEXT.sub(HIDDEN, value) if "_" in value else value
+        return _PASSWORD_IN_URL.sub(rf"\1:{HIDDEN}@", text) if "://" in text else text
+    if isinstance(value, SecretStr | bytes):
+        return HIDDEN
+    if isinstance(value, dict):
+        return {name: HIDDEN if _SECRET_NAME.search(str(name)) else _hidden(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hidden(each) for each in value]
+    return value
+
+
+class _ThroughStructlog(logging.Handler):
+    """Lines of libraries that use the standard library's logging."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger()
+        logger.log(record.levelno, record.getMessage(), library=record.name, exc_info=record.exc_info or None)

@@ -1,0 +1,171 @@
+"""What can be set: one frozen model per program, filled from the environment (`POSTROOM_…`) and nothing else."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX: Final = "POSTROOM_"
+# Names that belong to the broker's configuration, to Docker Compose and to clients: known here, read elsewhere.
+OTHER_NAMES: Final = frozenset(
+    {
+        "POSTROOM_NATS_STORE_DIR",
+        "POSTROOM_NATS_MAX_FILE_STORE",
+        "POSTROOM_NATS_CORE_PASSWORD",
+        "POSTROOM_NATS_EDGE_PASSWORD",
+        "POSTROOM_NATS_SYS_PASSWORD",
+        "POSTROOM_NATS_EDGE_URL",
+        "POSTROOM_NATS_PORT",
+        "POSTROOM_REDIS_PASSWORD",
+        "POSTROOM_REDIS_PORT",
+        "POSTROOM_URL",
+        "POSTROOM_API_KEY",
+        "POSTROOM_DATA_DIR",
+    }
+)
+# A monitor and a test run have settings of their own.
+OTHER_PREFIXES: Final = ("POSTROOM_MONITOR_", "POSTROOM_TEST_", "POSTROOM_BENCH_")
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+GIB: Final = 1024**3
+
+
+class UnknownSettings(ValueError):
+    """The environment names settings there are not: one is misspelt, and what was meant would not take effect."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"there is no such setting: {', '.join(names)}")
+        self.names = names
+
+
+class _Settings(BaseSettings):
+    """The base: environment only, frozen, and a URL with a password never shows itself."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment; raises pydantic's `ValidationError` for what is missing or cannot be."""
+        return cls(**{})
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings)
+
+
+class ProgramSettings(_Settings):
+    """What gateway and router have in common."""
+
+    nats_url: Annotated[SecretStr, Field(description="The broker, as user `core`; servers of a cluster by commas.")]
+    nats_sys_url: Annotated[
+        SecretStr | None,
+        Field(description="The broker as user `sys`: then its durability is checked at the start."),
+    ] = None
+    redis_url: Annotated[SecretStr, Field(description="Redis or Valkey, 7.0 or later.")]
+    prefix: Annotated[
+        str,
+        Field(pattern=r"^[a-z0-9]{0,24}$", description="Sets this installation apart on a shared broker and Redis."),
+    ] = ""
+    ledger_max_bytes: Annotated[
+        int, Field(ge=16 * 1024**2, description="How large the ledger may grow; full, it refuses and loses nothing.")
+    ] = 8 * GIB
+    directory_max_bytes: Annotated[int, Field(ge=1024**2, description="How large the directory may grow.")] = GIB
+    replicas: Annotated[int, Field(ge=1, le=5, description="Copies of each stream in a cluster: 1, 3 or 5.")] = 1
+    max_attempts_bg: Annotated[int, Field(ge=1, le=20, description="Attempts of a background execution.")] = 3
+    outcome_deadline_s: Annotated[
+        int, Field(ge=10, le=86_400, description="How long a live session may work after its claim.")
+    ] = 900
+    webhook_allow_loopback: Annotated[
+        bool, Field(description="Let webhooks go to this machine, also without TLS. For development.")
+    ] = False
+    push_max_unsent_bytes: Annotated[
+        int, Field(ge=65_536, description="Pushes that may wait for the broker before they are dropped.")
+    ] = 8 * 1024**2
+    log_level: Annotated[LogLevel, Field(description="The least severe lines to log.")] = "info"
+
+
+class GatewaySettings(ProgramSettings):
+    """The front door."""
+
+    http_host: Annotated[str, Field(description="The address to listen on.")] = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")] = 8080
+    http_backlog: Annotated[int, Field(ge=1, description="Connections that may wait to be accepted.")] = 2048
+    shutdown_grace_s: Annotated[int, Field(ge=0, description="How long requests may finish after SIGTERM.")] = 10
+    bootstrap_admin_key_file: Annotated[
+        Path | None,
+        Field(description="A file for the first admin key: created with a fresh key when absent, read otherwise."),
+    ] = None
+    bootstrap_owner: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", description="The owner the first admin key speaks for."
+        ),
+    ] = "local"
+
+
+class RouterSettings(ProgramSettings):
+    """The sorting office."""
+
+    http_host: Annotated[str, Field(description="The address for metrics and health.")] = "127.0.0.1"
+    router_http_port: Annotated[int, Field(ge=0, le=65_535, description="The port for metrics and health.")] = 8081
+    router_name: Annotated[
+        str, Field(pattern=r"^[a-z0-9-]{0,40}$", description="Names this router in the ledger; empty: a fresh name.")
+    ] = ""
+    router_ready_file: Annotated[
+        Path | None, Field(description="Written, with pid and port as JSON, once the ledger has been read to its end.")
+    ] = None
+
+
+class Setting(NamedTuple):
+    """One line of `postroom settings`."""
+
+    name: str
+    value: str
+    default: str
+    meaning: str
+
+
+def refuse_unknown_names(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise `UnknownSettings` when the environment names a setting that no program of ours has."""
+    known = OTHER_NAMES | {_name(field) for model in (GatewaySettings, RouterSettings) for field in model.model_fields}
+    names = (name for name in environment if name.upper().startswith(ENV_PREFIX))
+    unknown = [name for name in names if name.upper() not in known and not name.startswith(OTHER_PREFIXES)]
+    if unknown:
+        raise UnknownSettings(sorted(unknown))
+
+
+def describe(model: type[BaseSettings], settings: BaseSettings | None = None) -> list[Setting]:
+    """Every setting of a program: name, present value (empty without `settings`), default and meaning."""
+    return [
+        Setting(
+            name=_name(name),
+            value="" if settings is None else _shown(getattr(settings, name)),
+            default="required" if field.is_required() else _shown(field.default),
+            meaning=field.description or "",
+        )
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _name(field: str) -> str:
+    return f"{ENV_PREFIX}{field.upper()}"
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)

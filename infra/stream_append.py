@@ -1,0 +1,107 @@
+"""Conditional appends as they travel: one record, or an atomic batch of them, and what the broker's answer means."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from nats.aio.msg import Msg
+
+from contracts.errors import PostroomError, Stale, Unavailable
+from infra.jetstream_api import ApiRefused
+from infra.nats_connection import Broker, NoAnswer
+
+log = structlog.get_logger(__name__)
+
+WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
+STORE_FULL: Final = frozenset({10023, 10047, 10077})
+"""Insufficient resources, storage resources exceeded, the stream's own limit reached."""
+
+EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+BATCH_ID: Final = "Nats-Batch-Id"
+BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
+BATCH_COMMIT: Final = "Nats-Batch-Commit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record to store if the last sequence on `subject` is still `expected_seq` (0: the subject is empty)."""
+
+    subject: str
+    payload: bytes
+    expected_seq: int
+    headers: Mapping[str, str] | None = None
+
+
+class StreamAppend:
+    """Appends to one stream over `broker`. Every method either knows what happened or raises `NoAnswer`."""
+
+    def __init__(self, broker: Broker, *, ack_timeout_s: float) -> None:
+        self._broker = broker
+        self._ack_timeout_s = ack_timeout_s
+        self._batch_prefix = secrets.token_hex(8)
+        self._batches = 0
+
+    async def store(self, records: Sequence[Record]) -> int:
+        """Store one record plainly, several as an atomic batch; return the last sequence.
+
+        A batch takes consecutive sequences, in order. Raises `ApiRefused` when the broker refuses (then nothing is
+        stored), `NoAnswer` when that is unknown, and `Unavailable` when nothing was handed to the connection.
+        """
+        reply, answer = self._broker.expect()
+        try:
+            if len(records) == 1:
+                await self.publish_one(records[0], reply)
+            else:
+                await self._publish_batch(records, reply)
+            return await self.acknowledged(answer, len(records), self._ack_timeout_s)
+        finally:
+            self._broker.forget(reply)
+
+    async def publish_one(self, record: Record, reply: str) -> None:
+        headers = {EXPECTED: str(record.expected_seq)}
+        if record.headers:
+            headers.update(record.headers)
+        await self._broker.publish(record.subject, record.payload, reply=reply, headers=headers)
+
+    async def acknowledged(self, answer: "asyncio.Future[Msg]", n_records: int, timeout_s: float) -> int:
+        """The last sequence an answer acknowledges for `n_records` records."""
+        message = await self._broker.answer_within(answer, timeout_s, "append")
+        try:
+            verdict = json.loads(message.data)
+        except ValueError:
+            # "No responders" has no body: JetStream is not there yet.
+            raise NoAnswer("append") from None
+        if "error" in verdict:
+            raise ApiRefused("append", verdict["error"])
+        if verdict.get("count", 1) != n_records:
+            raise NoAnswer(f"{verdict.get('count', 1)} of {n_records} records acknowledged")
+        return int(verdict["seq"])
+
+    async def _publish_batch(self, records: Sequence[Record], reply: str) -> None:
+        # Nothing counts before the commit, so a publish that fails half-way has stored nothing.
+        self._batches += 1
+        batch_id = f"{self._batch_prefix}.{self._batches}"
+        publish = self._broker.publish
+        for number, record in enumerate(records, 1):
+            headers = {EXPECTED: str(record.expected_seq), BATCH_ID: batch_id, BATCH_SEQUENCE: str(number)}
+            if record.headers:
+                headers.update(record.headers)
+            if number < len(records):
+                await publish(record.subject, record.payload, headers=headers)
+            else:
+                headers[BATCH_COMMIT] = "1"
+                await publish(record.subject, record.payload, reply=reply, headers=headers)
+
+
+def error_of(refusal: ApiRefused, record: Record) -> PostroomError:
+    """What a refused append means to whoever wanted it; `record` is named in a `Stale`."""
+    if refusal.err_code in WRONG_LAST_SEQUENCE:
+        return Stale(record.subject, record.expected_seq)
+    if refusal.err_code in STORE_FULL:
+        return Unavailable("storage_full", "the broker's store is full", retry_after_s=30.0)
+    log.error("append_refused", subject=record.subject, error=refusal.message)
+    return refusal

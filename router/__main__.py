@@ -1,0 +1,155 @@
+"""`python -m router`: what happens later, from its settings to its last deadline. As many may run as one likes."""
+
+import json
+import os
+import signal
+import sys
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import anyio
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from contracts.clock import Clock
+from contracts.directory import PUSH_NONCES
+from contracts.errors import PostroomError, Unavailable
+from contracts.records import Principal
+from infra.attachments import attachments
+from infra.background import beside
+from infra.beats import RedisBeats
+from infra.clock import SystemClock, SystemIds
+from infra.connections import Connections, connections
+from infra.directory_store import DirectoryReader
+from infra.ledger_tail import StreamTail
+from infra.logs import configure_logs
+from infra.nats_connection import Broker
+from infra.pushes import BrokerPushes
+from infra.redis_connection import RedisConnection
+from infra.server_secret import server_secret
+from infra.settings import RouterSettings, UnknownSettings, refuse_unknown_names
+from infra.status_server import status_server
+from infra.webhook_client import AiohttpSender
+from router.metrics import RouterMetrics
+from router.service import Neighbours, Policy, Service
+from router.webhooks import Webhooks
+from router.worker import Worker
+
+log = structlog.get_logger("router")
+
+
+async def serve(settings: RouterSettings) -> None:
+    """Work until SIGTERM or SIGINT. Raises `Unavailable` or `UnsafeBroker` when a neighbour will not do."""
+    clock, registry = SystemClock(), CollectorRegistry()
+    loopback = settings.webhook_allow_loopback
+    async with (
+        connections(settings, "postroom-router") as have,
+        AiohttpSender(clock, allow_http=loopback, allow_loopback=loopback) as sender,
+        attachments(have.broker, have.names) as attached,
+    ):
+        service = await _service(settings, have, clock)
+        name = f"router:{settings.router_name or SystemIds().ulid()[-8:]}"
+        webhooks = Webhooks(
+            service=service,
+            sender=sender,
+            directory=DirectoryReader(have.directory),
+            clock=clock,
+            name=name,
+            to_json=to_json,
+        )
+        worker = Worker(
+            name=name,
+            service=service,
+            tail=StreamTail(have.broker, have.names),
+            projection=have.projection,
+            webhooks=webhooks,
+            attached=attached,
+            clock=clock,
+            metrics=RouterMetrics(registry),
+        )
+        await _work(settings, have, worker, registry)
+
+
+async def _service(settings: RouterSettings, have: Connections, clock: Clock) -> Service:
+    ids = SystemIds()
+    neighbours = Neighbours(
+        ledger=have.ledger,
+        pushes=BrokerPushes(have.broker),
+        projection=have.projection,
+        freshness=RedisBeats(have.redis, clock),
+        directory=DirectoryReader(have.directory),
+        authorize=nobody,
+        clock=clock,
+        id_source=ids,
+        to_json=to_json,
+    )
+    policy = Policy(
+        outcome_deadline=timedelta(seconds=settings.outcome_deadline_s), bg_max_attempts=settings.max_attempts_bg
+    )
+    secret = await server_secret(have.directory, PUSH_NONCES, ids)
+    return Service(neighbours, nonce_secret=secret, policy=policy)
+
+
+async def _work(settings: RouterSettings, have: Connections, worker: Worker, registry: CollectorRegistry) -> None:
+    ready = partial(_ready, worker, have.broker, have.redis)
+    async with (
+        status_server(settings.http_host, settings.router_http_port, ready=ready, registry=registry) as port,
+        beside(worker.run),
+    ):
+        await worker.caught_up.wait()
+        log.info("router_ready", port=port)
+        _tell_ready(settings.router_ready_file, port)
+        await _asked_to_stop()
+
+
+def nobody(principal: Principal, action: str, owner: str) -> bool:
+    """The router acts for itself and answers no caller, so there is nobody it could authorize."""
+    return False
+
+
+async def _ready(worker: Worker, broker: Broker, redis: RedisConnection) -> None:
+    if not worker.caught_up.is_set():
+        raise Unavailable("catching_up", "The ledger is still being read.")
+    await broker.echo()
+    await redis.command("PING")
+
+
+def _tell_ready(path: Path | None, port: int) -> None:
+    if path is None:
+        return
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps({"pid": os.getpid(), "port": port}))
+    scratch.replace(path)
+
+
+async def _asked_to_stop() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("router_stopping", signal=number.name)
+            return
+
+
+def main() -> None:
+    """Start from the environment. Exits with 2 for settings that cannot be, with 1 when a neighbour will not do."""
+    try:
+        refuse_unknown_names()
+        settings = RouterSettings()
+    except (UnknownSettings, ValidationError) as error:
+        sys.exit(_complaint(2, str(error)))
+    configure_logs(settings.log_level)
+    try:
+        anyio.run(serve, settings, backend_options={"use_uvloop": True})
+    except (PostroomError, OSError) as error:
+        sys.exit(_complaint(1, str(error)))
+
+
+def _complaint(status: int, text: str) -> int:
+    sys.stderr.write(f"postroom router: {text}\n")
+    return status
+
+
+if __name__ == "__main__":
+    main()

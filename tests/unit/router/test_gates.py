@@ -1,0 +1,153 @@
+"""The gates, on both sides of each boundary."""
+
+import pytest
+
+from contracts.records import GateResult, Reachability
+from contracts.words import AgentStatus, Gate, Reason, Verdict
+from router.gates import (
+    Question,
+    age,
+    agent_active,
+    capability,
+    freshest_session,
+    heartbeat_fresh,
+    host_fresh,
+    session_attached,
+    webhook_configured,
+)
+from tests.builders import BG, INBOX, LIVE, NOW, WEBHOOK, after, agent, heard, question, reachable
+
+AGE_MAX_S = 120
+
+
+def answer(result: GateResult) -> tuple[Verdict, Reason]:
+    return result.verdict, result.reason
+
+
+def about(reach: Reachability) -> Question:
+    return question(agent(LIVE, BG, heartbeat_age_sec=AGE_MAX_S), reach)
+
+
+class TestAgentActive:
+    def test_an_active_agent_passes_and_the_channel_is_left_open(self) -> None:
+        result = agent_active(question(agent()))
+        assert answer(result) == (Verdict.PASS, Reason.OK)
+        assert (result.gate, result.channel) == (Gate.AGENT_ACTIVE, None)
+
+    def test_an_inactive_agent_fails(self) -> None:
+        result = agent_active(question(agent(status=AgentStatus.INACTIVE)))
+        assert answer(result) == (Verdict.FAIL, Reason.AGENT_INACTIVE)
+        assert result.facts == {"status": "inactive"}
+
+    def test_a_deleted_agent_fails_though_its_status_is_still_active(self) -> None:
+        assert answer(agent_active(question(agent(deleted_at=after(-1))))) == (Verdict.FAIL, Reason.AGENT_INACTIVE)
+
+
+class TestCapability:
+    def test_a_declared_channel_passes(self) -> None:
+        assert answer(capability(question(agent(BG, INBOX)), BG)) == (Verdict.PASS, Reason.OK)
+
+    def test_an_undeclared_channel_fails_and_says_what_is_declared(self) -> None:
+        result = capability(question(agent(BG, INBOX)), LIVE)
+        assert answer(result) == (Verdict.FAIL, Reason.CAPABILITY_NOT_DECLARED)
+        assert result.facts == {"declared": ["bg", "inbox"]}
+
+
+class TestSessionAttached:
+    def test_one_session_is_enough_even_if_it_was_never_heard_of(self) -> None:
+        result = session_attached(about(reachable(heard(None))), LIVE)
+        assert answer(result) == (Verdict.PASS, Reason.OK)
+        assert result.facts == {"attached": 1}
+
+    def test_without_a_session_it_fails(self) -> None:
+        assert answer(session_attached(about(reachable()), LIVE)) == (Verdict.FAIL, Reason.NO_SESSION_ATTACHED)
+
+
+class TestHeartbeatFresh:
+    @pytest.mark.parametrize(
+        ("age_s", "expected"),
+        [
+            (0, (Verdict.PASS, Reason.OK)),
+            (AGE_MAX_S - 0.000_001, (Verdict.PASS, Reason.OK)),
+            (AGE_MAX_S, (Verdict.PASS, Reason.OK)),
+            (AGE_MAX_S + 0.000_001, (Verdict.FAIL, Reason.HEARTBEAT_STALE)),
+            (AGE_MAX_S + 0.04, (Verdict.FAIL, Reason.HEARTBEAT_STALE)),
+            (AGE_MAX_S + 1, (Verdict.FAIL, Reason.HEARTBEAT_STALE)),
+        ],
+    )
+    def test_a_heartbeat_counts_up_to_exactly_the_agents_limit(
+        self, age_s: float, expected: tuple[Verdict, Reason]
+    ) -> None:
+        assert answer(heartbeat_fresh(about(reachable(heard(age_s))), LIVE)) == expected
+
+    def test_the_limit_is_the_agents_own(self) -> None:
+        recipient = agent(LIVE, heartbeat_age_sec=10)
+        assert heartbeat_fresh(question(recipient, reachable(heard(11))), LIVE).reason is Reason.HEARTBEAT_STALE
+
+    def test_the_facts_of_a_stale_heartbeat_show_an_age_beyond_the_limit(self) -> None:
+        facts = heartbeat_fresh(about(reachable(heard(AGE_MAX_S + 0.001))), LIVE).facts
+        assert facts == {"age_s": 120.1, "max_age_s": 120, "label": "main"}
+
+    def test_the_freshest_of_several_sessions_counts(self) -> None:
+        reach = reachable(heard(500, "old"), heard(None, "new"), heard(5, "desk"))
+        result = heartbeat_fresh(about(reach), LIVE)
+        assert (result.verdict, result.facts["label"]) == (Verdict.PASS, "desk")
+
+    def test_a_heartbeat_from_a_clock_that_is_ahead_counts_as_new(self) -> None:
+        result = heartbeat_fresh(about(reachable(heard(-3))), LIVE)
+        assert (result.verdict, result.facts["age_s"]) == (Verdict.PASS, 0.0)
+
+    def test_a_session_never_heard_of_is_missing_its_heartbeat(self) -> None:
+        assert heartbeat_fresh(about(reachable(heard(None))), LIVE).reason is Reason.HEARTBEAT_MISSING
+
+    def test_what_the_store_cannot_say_is_unknown_and_not_fresh(self) -> None:
+        result = heartbeat_fresh(about(reachable(heard(1), known=False)), LIVE)
+        assert answer(result) == (Verdict.FAIL, Reason.HEARTBEAT_UNKNOWN)
+
+
+class TestHostFresh:
+    @pytest.mark.parametrize(
+        ("age_s", "expected"),
+        [
+            (AGE_MAX_S, (Verdict.PASS, Reason.OK)),
+            (AGE_MAX_S + 0.000_001, (Verdict.WAIT, Reason.HOST_STALE)),
+            (None, (Verdict.WAIT, Reason.HOST_NEVER_SEEN)),
+        ],
+    )
+    def test_a_silent_host_makes_the_message_wait_and_never_refuses_it(
+        self, age_s: float | None, expected: tuple[Verdict, Reason]
+    ) -> None:
+        assert answer(host_fresh(about(reachable(host_age_s=age_s)), BG)) == expected
+
+    def test_an_unknown_host_makes_the_message_wait(self) -> None:
+        assert answer(host_fresh(about(reachable(known=False)), BG)) == (Verdict.WAIT, Reason.HOST_UNKNOWN)
+
+    def test_a_fresh_session_does_not_speak_for_its_host(self) -> None:
+        assert host_fresh(about(reachable(heard(1), host_age_s=None)), BG).reason is Reason.HOST_NEVER_SEEN
+
+
+class TestWebhookConfigured:
+    def test_an_agent_with_a_url_passes_and_the_url_stays_out_of_the_trace(self) -> None:
+        result = webhook_configured(question(agent(WEBHOOK)), WEBHOOK)
+        assert answer(result) == (Verdict.PASS, Reason.OK)
+        assert result.facts == {}
+
+    def test_an_agent_without_a_url_fails(self) -> None:
+        result = webhook_configured(question(agent(WEBHOOK, webhook_url=None)), WEBHOOK)
+        assert answer(result) == (Verdict.FAIL, Reason.WEBHOOK_URL_MISSING)
+
+    def test_a_receiver_that_said_gone_fails(self) -> None:
+        result = webhook_configured(question(agent(WEBHOOK, webhook_disabled_at=after(-1))), WEBHOOK)
+        assert answer(result) == (Verdict.FAIL, Reason.WEBHOOK_DISABLED)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "shown"), [(0, 0.0), (0.000_001, 0.1), (0.3, 0.3), (0.7, 0.7), (1.1, 1.1), (119.91, 120.0), (-5, 0.0)]
+)
+def test_an_age_is_shown_to_the_tenth_and_rounded_up(age_s: float, shown: float) -> None:
+    assert age(after(-age_s), NOW) == shown
+
+
+def test_nobody_heard_of_means_no_freshest_session() -> None:
+    assert freshest_session(()) is None
+    assert freshest_session((heard(None),)) is None
