@@ -72,7 +72,7 @@ class Api:
         headers: dict[str, str] | None = None,
         wait_s: float = 0,
     ) -> JsonObject:
-        """Make one call; `wait_s` is how long the gateway may hold its answer. `None` values of `query` are left out."""
+        """Make one call. `wait_s` is how long the answer may be held; `None` values of `query` are left out."""
         import httpx
 
         present = {name: value for name, value in (query or {}).items() if value is not None}

@@ -49,7 +49,10 @@ def _passes(name: str, argv: Sequence[str | Path]) -> bool:
     print(f"== {name}", flush=True)
     started = time.monotonic()
     status = _run(argv)
-    print(f"-- {name}: {'ok' if status == 0 else f'failed with {status}'} in {time.monotonic() - started:.1f} s", flush=True)
+    print(
+        f"-- {name}: {'ok' if status == 0 else f'failed with {status}'} in {time.monotonic() - started:.1f} s",
+        flush=True,
+    )
     return status == 0
 
 

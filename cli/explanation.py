@@ -1,12 +1,12 @@
 """A message's way as a person reads it: what was asked, the plan, every gate's answer, what happened, how it ended.
 
-    msg_… → cue-mac-app@max  "Quick question"
-    asked live, else background · went background_fallback · delivered (outcome_reported)
-    plan  1 live  2 bg as background_fallback
-          gate              channel  verdict  reason           facts
-    ✗     heartbeat_fresh   live     fail     heartbeat_stale  age_s=301 max_age_s=120
-    …
-      +0.000 s  accepted    key:…
+msg_… → cue-mac-app@max  "Quick question"
+asked live, else background · went background_fallback · delivered (outcome_reported)
+plan  1 live  2 bg as background_fallback
+      gate              channel  verdict  reason           facts
+✗     heartbeat_fresh   live     fail     heartbeat_stale  age_s=301 max_age_s=120
+…
+  +0.000 s  accepted    key:…
 """
 
 from collections.abc import Iterator, Sequence
@@ -113,7 +113,9 @@ def _event_facts(event: View) -> str:
 
 def _fact(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + " ".join(f"{name}={_fact(each)}" for name, each in value.items() if each is not None) + "}"
+        # Instants inside an event are near the event's own, which stands at the beginning of its line.
+        told = {name: each for name, each in value.items() if each not in (None, {}) and not name.endswith("_at")}
+        return "{" + " ".join(f"{name}={_fact(each)}" for name, each in told.items()) + "}"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}"
     if isinstance(value, list):

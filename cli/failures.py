@@ -1,9 +1,9 @@
 """Why a command ends with something else than 0, in words for the person who typed it.
 
-    Failure         1    the thing asked for failed
-    ├── Misused     2    the command line itself is wrong
-    ├── Unreachable 3    no server answers
-    └── Refused     1    the gateway said no: printed as `code: message`
+Failure         1    the thing asked for failed
+├── Misused     2    the command line itself is wrong
+├── Unreachable 3    no server answers
+└── Refused     1    the gateway said no: printed as `code: message`
 """
 
 from collections.abc import Mapping

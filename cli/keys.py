@@ -51,9 +51,7 @@ def list_(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> N
 
 
 @app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY_ID")], url: Url = None, api_key: ApiKey = None
-) -> None:
+def revoke(key_id: Annotated[str, typer.Argument(metavar="KEY_ID")], url: Url = None, api_key: ApiKey = None) -> None:
     """Revoke a key; it is dead everywhere within 5 seconds.
 
     Example: postroom keys revoke 4k2j9x0q1m7z

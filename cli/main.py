@@ -28,9 +28,11 @@ WORK = "Work on postroom"
 
 app = typer.Typer(
     name="postroom",
-    help="Delivery for AI agents: one address, four ways to be reached, and a record of which way was taken and why.\n\n"
+    help="Delivery for AI agents: one address, four ways to be reached, and a record of which way was taken and why."
+    "\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no server answers, 130 interrupted.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -55,10 +57,10 @@ app.command(rich_help_panel=WORK)(lint)
 
 @app.command(rich_help_panel=WORK, context_settings=PASS_THROUGH | {"help_option_names": []})
 def bench(context: typer.Context) -> None:
-    """Measure. See `postroom bench --help`."""
-    from importlib import import_module
+    """Measure the product against the floors beneath it; see `postroom bench --help`."""
+    from cli.bench import main as measure
 
-    import_module("cli.bench").main(context.args)
+    measure(context.args)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +31,9 @@ def root() -> Path:
 
 
 def default_data_dir() -> Path:
-    return root() / ".postroom" / "data"
+    """What POSTROOM_DATA_DIR names, else a folder beside the product."""
+    named = os.environ.get("POSTROOM_DATA_DIR")
+    return Path(named) if named else root() / ".postroom" / "data"
 
 
 def read_run(data_dir: Path | None = None) -> Run | None:
@@ -40,12 +44,14 @@ def read_run(data_dir: Path | None = None) -> Run | None:
         return None
 
 
-def write_run(data_dir: Path, run: Run) -> None:
-    write_private(data_dir / RUN_FILE, json.dumps(asdict(run)) + "\n")
-
-
-def remove_run(data_dir: Path) -> None:
-    (data_dir / RUN_FILE).unlink(missing_ok=True)
+@contextmanager
+def announced(data_dir: Path, run: Run) -> Iterator[None]:
+    """Leave the note for as long as the block runs."""
+    write_json(data_dir / RUN_FILE, asdict(run))
+    try:
+        yield
+    finally:
+        (data_dir / RUN_FILE).unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """`postroom route`: where a message would go, and why, without sending it."""
 
 from cli.api import ApiKey, Url, connect
-from cli.failures import Refused
 from cli.output import AsJson, console, print_json
 from cli.wish import FallbackOption, Mode, ModeOption, To, TtlOption, WindowOption, wish_fields
 
@@ -21,11 +20,7 @@ def route(
     Example: postroom route cue-mac-app@max --mode live --fallback none
     """
     with connect(url, api_key) as api:
-        try:
-            view = api.post("/v1/route", {"to": to, **wish_fields(mode, fallback, window_s, ttl_s)})
-        except Refused as refused:
-            _print_trace_of(refused, as_json)
-            raise
+        view = api.post("/v1/route", {"to": to, **wish_fields(mode, fallback, window_s, ttl_s)})
     if as_json:
         print_json(view)
         return
@@ -34,12 +29,3 @@ def route(
     screen = console()
     for line in route_lines(view):
         screen.print(line)
-
-
-def _print_trace_of(refused: Refused, as_json: bool) -> None:
-    """A refusal for want of a capability carries the gates' answers."""
-    from cli.explanation import trace_table
-
-    trace = refused.facts.get("trace")
-    if trace and not as_json:
-        console().print(trace_table(trace))

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cli.api import ApiKey, JsonObject, Url, connect
-from cli.failures import Failure, Misused
-from cli.output import AsJson, one_line, print_json
+from cli.failures import Failure, Misused, Refused
+from cli.output import AsJson, console, one_line, print_json
 from cli.wish import FallbackOption, Mode, ModeOption, To, TtlOption, WindowOption, wish_fields
 
 
@@ -46,13 +46,17 @@ def send(
     headers = {"Idempotency-Key": idempotency_key, "X-Postroom-From-Agent": from_agent}
     query = {"wait": wait.value, "timeout_s": timeout_s} if wait else {}
     with connect(url, api_key) as api:
-        view = api.post(
-            "/v1/messages",
-            body,
-            query=query,
-            headers={name: value for name, value in headers.items() if value is not None},
-            wait_s=timeout_s if wait else 0,
-        )
+        try:
+            view = api.post(
+                "/v1/messages",
+                body,
+                query=query,
+                headers={name: value for name, value in headers.items() if value is not None},
+                wait_s=timeout_s if wait else 0,
+            )
+        except Refused as refused:
+            _print_gates(refused, as_json)
+            raise
     print_json(view) if as_json else _print(view)
     if wait:
         _tell_truth(view, wait)
@@ -84,9 +88,22 @@ def _print(view: JsonObject) -> None:
         print(f"follow it with: postroom explain {view['id']}")
 
 
+def _print_gates(refused: Refused, as_json: bool) -> None:
+    """A refusal for want of a capability carries the gates' answers."""
+    trace = refused.facts.get("trace")
+    if as_json:
+        print_json({"error": refused.facts})
+    elif trace:
+        from cli.explanation import trace_table
+
+        console().print(trace_table(trace))
+
+
 def _tell_truth(view: JsonObject, wait: Stage) -> None:
     outcome = view.get("outcome")
     if view["terminal"] and (view["state"] != "delivered" or (outcome is not None and not outcome["success"])):
         raise Failure(f"it ended {view['state']}: {view['reason']}")
     if not view["waited"]["reached"]:
-        raise Failure(f"no {wait.value} within {view['waited']['waited_s']:.1f} s; the message is still {view['state']}")
+        raise Failure(
+            f"no {wait.value} within {view['waited']['waited_s']:.1f} s; the message is still {view['state']}"
+        )

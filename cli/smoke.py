@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-
 from cli.api import Api, ApiKey, JsonObject, Url, connect, segment
 from cli.explain import full_view
 from cli.failures import Failure, Refused

@@ -59,4 +59,5 @@ def _line(view: JsonObject) -> str:
     to = view["to"]
     went = view["effective_delivery_mode"] or "-"
     subject = one_line(view.get("subject") or view["message"], 40)
-    return f"{view['updated_at']}  {view['id']}  {to['slug']}@{to['owner']}  {went}  {view['state']} ({view['reason']})  {subject}"
+    standing = f"{went}  {view['state']} ({view['reason']})"
+    return f"{view['updated_at']}  {view['id']}  {to['slug']}@{to['owner']}  {standing}  {subject}"

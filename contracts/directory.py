@@ -14,7 +14,6 @@ from typing import Final
 
 from contracts.records import Agent, ApiKey, LiveSession
 
-
 PUSH_NONCES: Final = "push-nonce"
 """The name of the secret that the nonces of live pushes are derived from."""
 

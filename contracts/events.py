@@ -8,7 +8,7 @@ Each event carries `at`, the server's clock when it was decided, and `by`, who c
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Literal
 
 from contracts.errors import IllegalEvent
 from contracts.records import Claim, Decision, Lease, Message, Outcome, Step, Trace
@@ -147,8 +147,6 @@ class History:
 
     ulid: str
     events: tuple[Stored, ...]
-
-    GENESIS_SEQ: ClassVar[int] = 0
 
     @property
     def head_seq(self) -> int:

@@ -1,6 +1,7 @@
 """`python -m gateway`: the front door on the real broker and the real Redis, from its settings to its last request."""
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -164,7 +165,9 @@ def key_in_file(path: Path, fresh: str) -> str:
 async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may finish."""
     async with build(settings) as gateway:
-        await uvicorn.Server(server_config(settings, gateway.app)).serve()
+        # uvicorn raises its signal again at its end: unheard, that kills us before what `build` opened is closed.
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
+            await uvicorn.Server(server_config(settings, gateway.app)).serve()
 
 
 def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:

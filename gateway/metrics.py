@@ -1,6 +1,5 @@
 """What the gateway counts and times, in Prometheus' format."""
 
-from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -45,7 +44,9 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S,
             registry=self.registry,
         )
-        self._open = Gauge("postroom_requests_in_flight", "Requests being answered.", registry=self.registry)
+        self.in_flight = 0
+        in_flight = Gauge("postroom_requests_in_flight", "Requests being answered.", registry=self.registry)
+        in_flight.set_function(lambda: self.in_flight)
         self._accept_children: dict[tuple[str, str], Counter] = {}
         self._gate_children: dict[tuple[str, str, str, str], Counter] = {}
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
@@ -77,10 +78,6 @@ class Metrics:
     def claim_seconds(self, seconds: float) -> None:
         """How long a live offer waited for its claim."""
         self._claim.observe(seconds)
-
-    def watch_in_flight(self, count: Callable[[], float]) -> None:
-        """Let the gauge of requests in flight ask `count` when it is read."""
-        self._open.set_function(count)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

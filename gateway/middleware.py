@@ -14,9 +14,22 @@ from gateway.metrics import Metrics
 from gateway.problems import problem_of, too_large
 
 MAX_BODY_BYTES: Final = 131_072
+CLIENT_LEFT: Final = 499
+_METHODS: Final = frozenset({"GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS"})
 # No CORS header is ever sent: a web page of another origin has no business here.
 _FIXED_HEADERS: Final = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 log = structlog.get_logger()
+
+
+class RequestIds:
+    """Numbers the requests of this process; no two processes share their first half."""
+
+    def __init__(self) -> None:
+        self._process = secrets.token_hex(5)
+        self._numbers = itertools.count(1)
+
+    def __call__(self) -> str:
+        return f"{self._process}-{next(self._numbers):x}"
 
 
 class Edge:
@@ -27,6 +40,7 @@ class Edge:
         app: ASGIApp,
         *,
         metrics: Metrics,
+        request_ids: Callable[[], str],
         max_body_bytes: int = MAX_BODY_BYTES,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -34,24 +48,22 @@ class Edge:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._timer = timer
-        self._process = secrets.token_hex(5)
-        self._numbers = itertools.count(1)
-        self._in_flight = 0
-        metrics.watch_in_flight(lambda: self._in_flight)
+        self._request_ids = request_ids
+        self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = self._timer()
-        exchange = _Exchange(send, f"{self._process}-{next(self._numbers):x}")
-        self._in_flight += 1
+        exchange = _Exchange(send, self._request_ids())
+        self._metrics.in_flight += 1
         try:
             await self._app(scope, self._bounded(scope, receive), exchange.send)
         except Exception as error:  # noqa: BLE001 - the edge: every error becomes an answer here, and nowhere else
             await self._answer(error, scope, receive, exchange)
         finally:
-            self._in_flight -= 1
+            self._metrics.in_flight -= 1
             self._note(scope, exchange, self._timer() - started)
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
@@ -74,17 +86,18 @@ class Edge:
             self._metrics.refused(error.code)
         else:
             self._metrics.refused("internal_error")
-            log.error("unexpected_error", request_id=exchange.request_id, path=scope["path"], exc_info=error)
+            self._log.error("unexpected_error", request_id=exchange.request_id, path=scope["path"], exc_info=error)
         if exchange.status is None:
             await problem_of(error, exchange.request_id)(scope, receive, exchange.send)
 
     def _note(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
         route = template_of(scope)
-        self._metrics.request(_method(scope), route, exchange.status or 499, seconds)
-        log.debug(
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        self._metrics.request(method, route, exchange.status or CLIENT_LEFT, seconds)
+        self._log.debug(
             "request",
             request_id=exchange.request_id,
-            method=_method(scope),
+            method=method,
             route=route,
             status=exchange.status,
             duration_ms=round(seconds * 1000, 3),
@@ -114,11 +127,6 @@ def template_of(scope: Scope) -> str:
     route: Any = scope.get("route")
     path = getattr(route, "path", None)
     return path if isinstance(path, str) else "unmatched"
-
-
-def _method(scope: Scope) -> str:
-    method = str(scope["method"])
-    return method if method in {"GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS"} else "OTHER"
 
 
 def _counting(receive: Receive, limit_bytes: int) -> Receive:

@@ -140,6 +140,8 @@ class GroupCommit:
         while True:
             await self._arrived.wait()
             units = self._take()
+            # Known heads settle what queued up behind the last round; later they might have been purged.
+            self._heads = {}
             if not self._queue:
                 self._arrived.clear()
             if units:
@@ -224,24 +226,28 @@ class GroupCommit:
                 await self._append.publish_one(unit.records[0], reply)
             except Unavailable as error:
                 unit.fail(error)
-        deadline = self._now() + self._limits.ack_timeout_s
+        timeout_s = self._limits.ack_timeout_s
         try:
             for unit, _, answer in awaited:
-                if not unit.verdict.done():
-                    await self._settle_single(unit, answer, deadline)
+                if not unit.verdict.done() and not await self._settle_single(unit, answer, timeout_s):
+                    # A broker that left one unanswered is not waited for once more with each of the others.
+                    timeout_s = 0.0
         finally:
             for _, reply, _ in awaited:
                 self._broker.forget(reply)
 
-    async def _settle_single(self, unit: _Unit, answer: "asyncio.Future[Msg]", deadline: float) -> None:
+    async def _settle_single(self, unit: _Unit, answer: "asyncio.Future[Msg]", timeout_s: float) -> bool:
+        """Say whether there was an answer within `timeout_s`."""
         try:
-            seq = await self._append.acknowledged(answer, 1, max(0.0, deadline - self._now()))
+            seq = await self._append.acknowledged(answer, 1, timeout_s)
         except NoAnswer:
             self._resolve_later([unit])
+            return False
         except ApiRefused as refusal:
             unit.fail(error_of(refusal, unit.records[0]))
         else:
             self._settle([unit], seq)
+        return True
 
     def _settle(self, units: list[_Unit], last_seq: int) -> None:
         seq = last_seq - sum(len(unit.records) for unit in units)

@@ -1,17 +1,25 @@
-"""Histories this process knows, the least recently used dropped first."""
+"""Messages' events this process has seen, as stored bytes; the least recently used dropped first.
+
+Bytes, not objects: tens of thousands of remembered histories would make every full garbage collection walk over all of
+them, in the middle of somebody's request.
+"""
 
 from collections import OrderedDict
+from typing import Final
 
-from contracts.events import History, Stored
+GENESIS_SEQ: Final = 0
+
+Remembered = tuple[tuple[int, bytes], ...]
+"""(sequence, payload) of each event in order."""
 
 
 class HistoryCache:
-    """A bounded memory of histories. `max_bytes` counts the events as stored, which is a third of what they take."""
+    """A bounded memory of histories."""
 
     def __init__(self, *, max_histories: int = 20_000, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._max_histories = max_histories
         self._max_bytes = max_bytes
-        self._known: OrderedDict[str, tuple[History, int]] = OrderedDict()
+        self._known: OrderedDict[str, Remembered] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -21,35 +29,35 @@ class HistoryCache:
     def n_bytes(self) -> int:
         return self._bytes
 
-    def get(self, ulid: str) -> History | None:
+    def get(self, ulid: str) -> Remembered:
+        """The known events; none when the message is not known."""
         known = self._known.get(ulid)
         if known is None:
-            return None
+            return ()
         self._known.move_to_end(ulid)
-        return known[0]
+        return known
 
-    def put(self, history: History, n_bytes: int) -> None:
-        self.drop(history.ulid)
-        self._known[history.ulid] = (history, n_bytes)
-        self._bytes += n_bytes
+    def put(self, ulid: str, events: Remembered) -> None:
+        self.drop(ulid)
+        self._known[ulid] = events
+        self._bytes += _size(events)
         while len(self._known) > self._max_histories or self._bytes > self._max_bytes:
-            _, (_, dropped_bytes) = self._known.popitem(last=False)
-            self._bytes -= dropped_bytes
+            _, dropped = self._known.popitem(last=False)
+            self._bytes -= _size(dropped)
 
-    def extend(self, ulid: str, after_seq: int, stored: Stored, n_bytes: int) -> None:
+    def extend(self, ulid: str, after_seq: int, seq: int, payload: bytes) -> None:
         """Add our own append; a history that does not end at `after_seq` is forgotten instead."""
-        history, known_bytes = self._known.get(ulid, (None, 0))
-        if after_seq == History.GENESIS_SEQ:
-            self.put(History(ulid=ulid, events=(stored,)), n_bytes)
-        elif history is not None and history.head_seq == after_seq:
-            self.put(History(ulid=ulid, events=(*history.events, stored)), known_bytes + n_bytes)
+        known = self._known.get(ulid, ())
+        if after_seq == GENESIS_SEQ:
+            self.put(ulid, ((seq, payload),))
+        elif known and known[-1][0] == after_seq:
+            self.put(ulid, (*known, (seq, payload)))
         else:
             self.drop(ulid)
 
-    def size_of(self, ulid: str) -> int:
-        """The bytes a known history counts; 0 when it is not known."""
-        return self._known[ulid][1] if ulid in self._known else 0
-
     def drop(self, ulid: str) -> None:
-        _, n_bytes = self._known.pop(ulid, (None, 0))
-        self._bytes -= n_bytes
+        self._bytes -= _size(self._known.pop(ulid, ()))
+
+
+def _size(events: Remembered) -> int:
+    return sum(len(payload) for _, payload in events)

@@ -8,7 +8,7 @@ from contracts.events import Event, History, Stored
 from contracts.subjects import Names
 from infra.codec import decode_event, encode_event
 from infra.group_commit import CommitLimits, GroupCommit
-from infra.history_cache import HistoryCache
+from infra.history_cache import GENESIS_SEQ, HistoryCache, Remembered
 from infra.jetstream_api import StoredRecord, last_on, next_on
 from infra.nats_connection import Broker
 from infra.stream_append import Record
@@ -44,35 +44,37 @@ class StreamLedger:
         except Stale:
             self._cache.drop(ulid)
             raise
-        self._cache.extend(ulid, expected_seq, Stored(seq=seq, event=event), len(payload))
+        self._cache.extend(ulid, expected_seq, seq, payload)
         return seq
 
     async def load(self, ulid: str, *, fresh: bool = True) -> History | None:
         known = self._cache.get(ulid)
-        if known is not None and not fresh:
-            return known
+        if known and not fresh:
+            return self._history(ulid, known)
         last = await last_on(self._broker, self._names.ledger_stream, self._names.ledger(ulid))
         if last is None:
             self._cache.drop(ulid)
             return None
-        if known is not None and known.head_seq == last.seq:
-            return known
-        return await self._read_up_to(ulid, known, last)
+        if not known or known[-1][0] != last.seq:
+            known = await self._read_up_to(ulid, known, last)
+        return self._history(ulid, known) if known else None
 
-    async def _read_up_to(self, ulid: str, known: History | None, last: StoredRecord) -> History | None:
+    async def _read_up_to(self, ulid: str, known: Remembered, last: StoredRecord) -> Remembered:
         """Walk the subject from the end of what is known to `last`."""
-        events = list(known.events) if known else []
-        n_bytes = self._cache.size_of(ulid) if known else 0
-        seq = events[-1].seq if events else History.GENESIS_SEQ
+        events = list(known)
+        seq = events[-1][0] if events else GENESIS_SEQ
         while seq < last.seq:
             record = await next_on(self._broker, self._names.ledger_stream, last.subject, seq + 1)
             if record is None:
                 # The subject was purged while we read: the message has left the ledger.
                 self._cache.drop(ulid)
-                return None
+                return ()
             seq = record.seq
-            events.append(Stored(seq=seq, event=decode_event(record.payload, record=f"{record.subject}@{seq}")))
-            n_bytes += len(record.payload)
-        history = History(ulid=ulid, events=tuple(events))
-        self._cache.put(history, n_bytes)
-        return history
+            events.append((seq, record.payload))
+        self._cache.put(ulid, tuple(events))
+        return tuple(events)
+
+    def _history(self, ulid: str, known: Remembered) -> History:
+        subject = self._names.ledger(ulid)
+        events = (Stored(seq=seq, event=decode_event(each, record=f"{subject}@{seq}")) for seq, each in known)
+        return History(ulid=ulid, events=tuple(events))

@@ -9,7 +9,7 @@ The consumer is ephemeral and unacknowledged: where we are is known here and now
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
 import anyio
@@ -45,7 +45,7 @@ class StreamTail:
         self._broker = broker
         self._stream = names.ledger_stream
 
-    async def follow(self, after_seq: int) -> AsyncIterator[Sequence[Moved]]:
+    async def follow(self, after_seq: int) -> AsyncGenerator[Sequence[Moved], None]:
         seen = after_seq
         while True:
             pull = _Pull(self._broker, self._stream, seen)

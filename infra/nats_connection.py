@@ -9,7 +9,7 @@ keeps a raw client; whoever holds the `Broker` goes on using it.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -169,7 +169,7 @@ class Broker:
         raise Unavailable("broker_unavailable", f"cannot connect to the broker: {self._last_error or 'no answer'}")
 
     async def publish(
-        self, subject: str, payload: bytes = b"", *, reply: str = "", headers: Mapping[str, str] | None = None
+        self, subject: str, payload: bytes = b"", *, reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
         """Hand a message to the connection. Fails at once with `Unavailable` when there is none, and is never kept.
 
@@ -179,7 +179,7 @@ class Broker:
         if client.pending_data_size > MAX_UNSENT_BYTES:
             raise Unavailable("broker_unavailable", "the broker takes nothing from us")
         try:
-            await client.publish(subject, payload, reply, None if headers is None else dict(headers))
+            await client.publish(subject, payload, reply, headers)
         except nats.errors.Error as error:
             raise Unavailable("broker_unavailable", f"cannot publish: {error}") from error
 
@@ -199,7 +199,7 @@ class Broker:
         subject: str,
         payload: bytes = b"",
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: dict[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Msg:
         """Ask and wait for the answer. Raises `NoAnswer`, or `Unavailable` when nobody can have been reached."""
@@ -339,8 +339,10 @@ class Broker:
 
     async def _note_error(self, error: Exception) -> None:
         if self._client is None:
-            # An attempt to connect that fails; `_connect_at_last` tells of the first one.
-            self._last_error = error
+            # An attempt to connect that fails; `_connect_at_last` tells of the first one. A refusal says more than the
+            # reset that may follow it.
+            if "authorization" not in str(self._last_error).lower():
+                self._last_error = error
             return
         if isinstance(error, nats.errors.SlowConsumerError):
             self._note_dropped(error)

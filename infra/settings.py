@@ -49,7 +49,7 @@ class _Settings(BaseSettings):
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment; raises pydantic's `ValidationError` for what is missing or cannot be."""
-        return cls(**{})
+        return cls()
 
     @classmethod
     def settings_customise_sources(

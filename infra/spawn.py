@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import tempfile
+import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -33,6 +34,8 @@ LAST_WORDS_S: Final = 1.0
 """How long output is still read after the end: somebody out of our reach may hold the other end open."""
 CHUNK_BYTES: Final = 64 * 1024
 START_TIME_TOLERANCE_S: Final = 0.05
+SWEEPS_MAX: Final = 50
+SWEEP_PAUSE_S: Final = 0.02
 MARKER: Final = "EXECUTION_ID"
 
 LIMITS: Final[Mapping[str, int]] = {
@@ -269,7 +272,7 @@ def _kill_group(leader: psutil.Process) -> None:
 def _end_strays(marker: str) -> int:
     """Kill every process of ours whose environment bears the marker, until a look finds none; return how many."""
     killed = 0
-    for _ in range(10):
+    for _ in range(SWEEPS_MAX):
         strays = [process for process in psutil.process_iter() if _bears(process, marker)]
         if not strays:
             break
@@ -277,7 +280,8 @@ def _end_strays(marker: str) -> int:
             with suppress(psutil.Error):
                 stray.kill()
         killed += len(strays)
-        psutil.wait_procs(strays, timeout=0.5)
+        # Not psutil's wait, which would take the exit status of a child of ours from asyncio.
+        time.sleep(SWEEP_PAUSE_S)
     return killed
 
 

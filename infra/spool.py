@@ -24,6 +24,8 @@ SCAN_MAX: Final = 20_000
 """How many names of one folder are looked at: somebody may fill it faster than we can read."""
 WATCH_STEP_MS: Final = 20
 WATCH_DEBOUNCE_MS: Final = 200
+WATCH_TIMEOUT_MS: Final = 250
+"""The watching thread hears of our end only between two of these."""
 POLL_MS: Final = 500
 """Where the operating system cannot tell us about changes, we look this often."""
 
@@ -77,7 +79,12 @@ class SpoolFolder:
             return None
 
     def write(self, folder: FolderName, box: Box, execution_id: str, document: JsonObject) -> None:
-        self._write(folder, Path(box) / _file(execution_id), document)
+        name = _file(execution_id)
+        try:
+            (self._path(folder) / box).mkdir(mode=0o700, exist_ok=True)
+            write_document(self._path(folder) / box / name, document)
+        except FileNotFoundError:
+            log.info("session_folder_gone", folder=str(folder))
 
     def move(self, folder: FolderName, execution_id: str, source: Box, target: Box) -> None:
         path = self._path(folder)
@@ -91,7 +98,10 @@ class SpoolFolder:
         (self._path(folder) / box / _file(execution_id)).unlink(missing_ok=True)
 
     def write_sidecar(self, folder: FolderName, document: JsonObject) -> None:
-        self._write(folder, Path(SIDECAR), document)
+        try:
+            write_document(self._path(folder) / SIDECAR, document)
+        except FileNotFoundError:
+            log.info("session_folder_gone", folder=str(folder))
 
     def has_sidecar(self, folder: FolderName) -> bool:
         return os.path.lexists(self._path(folder) / SIDECAR)
@@ -108,6 +118,7 @@ class SpoolFolder:
                     watch_filter=None,
                     step=WATCH_STEP_MS,
                     debounce=WATCH_DEBOUNCE_MS,
+                    rust_timeout=WATCH_TIMEOUT_MS,
                     force_polling=polling,
                     poll_delay_ms=POLL_MS,
                     ignore_permission_denied=True,
@@ -115,14 +126,6 @@ class SpoolFolder:
                     yield None
             except (OSError, RuntimeError) as error:
                 log.warning("spool_watch_failed", error=repr(error), polling=polling)
-
-    def _write(self, folder: FolderName, name: Path, document: JsonObject) -> None:
-        path = self._path(folder)
-        try:
-            (path / name.parent).mkdir(mode=0o700, exist_ok=True)
-            write_document(path / name, document)
-        except FileNotFoundError:
-            log.info("session_folder_gone", folder=str(folder))
 
     def _path(self, folder: FolderName) -> Path:
         return self._root / folder.slug / folder.label

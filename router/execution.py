@@ -2,12 +2,15 @@
 
     accepted ─┬─▶ waiting ──offered──▶ offered
               ├─▶ offered ──claimed──▶ claimed ──outcome_recorded──▶ delivered
-              │      └──fell_back──▶ queued | in_inbox | waiting
+              │      ├──fell_back──▶ queued | in_inbox | waiting
+              │      └──outcome_recorded──▶ delivered
               ├─▶ queued ──leased──▶ leased ──outcome_recorded──▶ delivered
-              │      ▲                  └──attempt_failed──┐
-              │      └─────────────────────────────────────┘
-              ├─▶ in_inbox ──inbox_marked──▶ inbox_delivered ──inbox_marked──▶ inbox_read
-              │      └──outcome_recorded (acknowledged)──▶ delivered
+              │                        ├──lease_extended──▶ leased
+              │                        └──attempt_failed──▶ queued
+              ├─▶ in_inbox ──inbox_marked──▶ inbox_delivered | inbox_read
+              │      └──outcome_recorded──▶ delivered
+              │   inbox_delivered ──inbox_marked──▶ inbox_read ──outcome_recorded──▶ delivered
+              │      └──outcome_recorded──▶ delivered
               └─▶ any open state ──ended──▶ the terminal state the event names
 
 `TABLE` is the law: an event that is not in the row of the present state raises `IllegalEvent` and changes nothing.

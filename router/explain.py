@@ -84,7 +84,7 @@ def _standing(message: Message, execution: Execution) -> View:
 
 def instant(at: datetime | None) -> str | None:
     """RFC 3339 in UTC with milliseconds and `Z`."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z" if at else None
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
 
 
 def _gate(result: GateResult) -> View:

@@ -1,6 +1,6 @@
 """What the router needs of the world, each port as narrow as its use. `infra` implements them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -42,10 +42,10 @@ class Moved:
 class LedgerTail(Protocol):
     """The ledger read in the order of its sequence: gap-free, for as long as one likes."""
 
-    def follow(self, after_seq: int) -> AsyncIterator[Sequence[Moved]]:
+    def follow(self, after_seq: int) -> AsyncGenerator[Sequence[Moved], None]:
         """Yield batches of events with sequences greater than `after_seq`; an empty batch says "nothing new".
 
-        Survives restarts of the broker: it goes on after the last event it yielded.
+        Survives restarts of the broker: it goes on after the last event it yielded. Close it when done.
         """
         ...
 
@@ -139,7 +139,10 @@ class Projection(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostResult:
-    """What came of one signed POST. `status` is None when there was no answer; `error` is a stable code then."""
+    """What came of one signed POST. `status` is None when there was no answer; `error` is a stable code then.
+
+    A redirect has both: its status, and `redirect_not_followed`.
+    """
 
     status: int | None
     latency_ms: int

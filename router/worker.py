@@ -7,6 +7,7 @@ As many routers as one likes may run: each sees every event, and the ledger's co
 """
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
 
@@ -77,11 +78,12 @@ class Worker:
         self._read_seq = epoch if epoch is not None and epoch <= goal else 0
         if goal == self._read_seq:
             self.caught_up.set()
-        async for batch in self._tail.follow(self._read_seq):
-            self._take_in(batch)
-            if self._read_seq >= goal and not self.caught_up.is_set():
-                log.info("router_caught_up", seq=self._read_seq, open_messages=len(self._agenda))
-                self.caught_up.set()
+        async with aclosing(self._tail.follow(self._read_seq)) as batches:
+            async for batch in batches:
+                self._take_in(batch)
+                if self._read_seq >= goal and not self.caught_up.is_set():
+                    log.info("router_caught_up", seq=self._read_seq, open_messages=len(self._agenda))
+                    self.caught_up.set()
 
     def _take_in(self, batch: Sequence[Moved]) -> None:
         now = self._clock.now()
@@ -175,11 +177,12 @@ class Worker:
         if goal <= after:
             return
         log.warning("projection_rebuilding", after=after, goal=goal)
-        async for batch in self._tail.follow(after):
-            self._heads.update({moved.ulid: moved.stored.seq for moved in batch})
-            await self._write_missing()
-            if batch and batch[-1].stored.seq >= goal:
-                return
+        async with aclosing(self._tail.follow(after)) as batches:
+            async for batch in batches:
+                self._heads.update({moved.ulid: moved.stored.seq for moved in batch})
+                await self._write_missing()
+                if batch and batch[-1].stored.seq >= goal:
+                    return
 
     async def _write_missing(self) -> None:
         heads, self._heads = self._heads, {}

@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -54,7 +54,7 @@ class StubGateway:
         self.poll_finds_work = True
         self.away = False
         self.refuse_extensions = False
-        self._routes = [
+        self._routes: list[tuple[str, str, Callable[..., Answer]]] = [
             ("GET", r"/v1/agents/([^/]+)", self._agent),
             ("POST", r"/v1/agents/[^/]+/live-sessions", self._attach),
             ("POST", r"/v1/agents/[^/]+/live-sessions/([^/]+)/heartbeat", self._beat),
@@ -224,7 +224,7 @@ def _handler(stub: StubGateway) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = _answer
+        do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names the standard library calls
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

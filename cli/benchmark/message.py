@@ -25,7 +25,13 @@ def body(to: str, mode: str) -> dict[str, Any]:
     return message
 
 
-_GATE: Final = {"gate": "capability", "channel": "inbox", "verdict": "pass", "reason": "ok", "facts": {"declared": True}}
+_GATE: Final = {
+    "gate": "capability",
+    "channel": "inbox",
+    "verdict": "pass",
+    "reason": "ok",
+    "facts": {"declared": True},
+}
 VIEW: Final = json.dumps(
     {
         "id": "msg_01hzzzzzzzzzzzzzzzzzzzzzzz",

@@ -1,4 +1,4 @@
-"""Beats at exact instants. An event loop's timers are rounded to whole milliseconds, as long as a whole answer takes."""
+"""Beats at exact instants. Event loops round their timers to whole milliseconds, as long as a whole answer takes."""
 
 import asyncio
 import threading

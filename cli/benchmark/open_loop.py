@@ -94,4 +94,9 @@ async def run_open(
         load.tally.fail("no answer in time", load.unsettled)
         result = load.tally.result(time.perf_counter() - metronome.start_s, time.process_time() - cpu_s)
     late = summary(load.late_s)
-    return {**result, "offered_per_s": rate, "sent_late_p50_ms": late.get("p50_ms"), "sent_late_p99_ms": late.get("p99_ms")}
+    return {
+        **result,
+        "offered_per_s": rate,
+        "sent_late_p50_ms": late.get("p50_ms"),
+        "sent_late_p99_ms": late.get("p99_ms"),
+    }

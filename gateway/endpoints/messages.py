@@ -1,5 +1,6 @@
 """Messages: sending (the hot path, plain ASGI), reading, cancelling, and the dry run of the router."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,7 @@ class SendMessage:
         self._draft = Intake(rooms.directory).draft
         self._accept = rooms.parts.service.accept
         self._timer = timer
+        self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = self._timer()
@@ -66,8 +68,8 @@ class SendMessage:
         mode = draft.wish.delivery_mode
         if not standing.replayed:
             self._parts.metrics.accepted(mode, execution.state, execution.trace)
-        if log.is_enabled_for(20):
-            log.info(
+        if self._log.is_enabled_for(logging.INFO):
+            self._log.info(
                 "accepted",
                 message_id=message.id,
                 agent_id=message.agent_id,

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from contracts.errors import Invalid, Stale, Unavailable
-from contracts.events import Event, History, Stored
+from contracts.events import Event
 from contracts.subjects import Names
 from infra.codec import encode_event
 from infra.embedded import NatsEndpoint
@@ -230,9 +230,9 @@ async def test_together_means_all_or_nothing(nats_server: NatsEndpoint, prefix: 
 def test_the_cache_is_bounded_by_count_and_bytes() -> None:
     cache = HistoryCache(max_histories=3, max_bytes=100)
     for number in range(5):
-        cache.put(History(ulid=f"u{number}", events=(Stored(seq=1, event=ended()),)), 10)
-    assert (len(cache), cache.n_bytes, cache.get("u1")) == (3, 30, None)
-    cache.put(History(ulid="big", events=(Stored(seq=1, event=ended()),)), 90)
+        cache.put(f"u{number}", ((1, b"x" * 10),))
+    assert (len(cache), cache.n_bytes, cache.get("u1")) == (3, 30, ())
+    cache.put("big", ((1, b"x" * 90),))
     assert (len(cache), cache.n_bytes) == (2, 100)
     cache.drop("big")
     assert (len(cache), cache.n_bytes) == (1, 10)

@@ -93,7 +93,7 @@ async def test_a_tail_that_ends_leaves_no_consumer(nats_server: NatsEndpoint, pr
     async with provisioned(nats_server.url, prefix) as (broker, names):
         async with aclosing(StreamTail(broker, names).follow(0)) as batches:
             await anext(batches)
-        assert (await call(broker, f"CONSUMER.NAMES.{names.ledger_stream}"))["consumers"] is None
+        assert (await call(broker, f"CONSUMER.NAMES.{names.ledger_stream}"))["consumers"] == []
 
 
 async def test_a_record_nobody_can_read_does_not_hide_the_next(nats_server: NatsEndpoint, prefix: str) -> None:

@@ -27,7 +27,11 @@ from monitor.ports import Box, Shelf
 from monitor.session import Delivery, Refusal, SessionFolder
 from tests.stub_gateway import AGENT_ID, BASE_URL, SLUG, Live, StubGateway, Work, message_of
 
-ECHO = "import sys, json; m = json.loads(sys.stdin.readline()); print('noise'); print(json.dumps({'got': m['message']}))"
+ECHO = """
+import json, sys
+print("noise")
+print(json.dumps({"got": json.loads(sys.stdin.readline())["message"]}))
+"""
 DEADLINE_S = 20
 
 
@@ -124,8 +128,7 @@ async def attached(state_dir: Path, label: str = "main") -> SessionFolder:
 
 async def first_offer(session: SessionFolder) -> Any:
     with anyio.fail_after(DEADLINE_S):
-        async for offer in session.offers():
-            return offer
+        return await anext(session.offers())
 
 
 # --- live ----------------------------------------------------------------------------------------------------------
@@ -187,7 +190,8 @@ async def test_a_wrong_token_is_refused_and_the_offer_stays(
         offer = await first_offer(session)
         write(session, Box.CLAIMS, name, json.dumps({"execution_id": name, "session_token": "wrong"}))
         refused = await session.wait_answer(name, DEADLINE_S)
-        assert isinstance(refused, Refusal) and refused.code == "invalid_session_token"
+        assert isinstance(refused, Refusal)
+        assert refused.code == "invalid_session_token"
         session.claim(offer)
         assert isinstance(await session.wait_answer(name, DEADLINE_S), Delivery)
 
@@ -210,11 +214,14 @@ async def test_a_file_nobody_can_use_is_put_aside_with_a_reason(
         session = await attached(tmp_path)
         write(session, box, name, text)
         refused = await session.wait_answer(name, DEADLINE_S)
-    assert isinstance(refused, Refusal) and refused.message == reason
+    assert isinstance(refused, Refusal)
+    assert refused.message == reason
     assert (session.path / "bad" / f"{name}.json").exists()
 
 
-@pytest.mark.parametrize("text", ['{"success": "maybe"}', '{"success": true, "surprise": 1}', '{"result": NaN}', "null"])
+@pytest.mark.parametrize(
+    "text", ['{"success": "maybe"}', '{"success": true, "surprise": 1}', '{"result": NaN}', "null"]
+)
 async def test_a_malformed_outcome_can_be_corrected(
     tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway, text: str
 ) -> None:
@@ -264,8 +271,9 @@ async def test_a_claim_made_while_no_monitor_ran_is_finished_by_the_next_with_th
         await until(lambda: stub.tokens.get("main") not in (None, token))
         session.outcome(name, success=True)
         assert await session.wait_posted(name, DEADLINE_S) is None
-    assert stub.live[name].outcome is not None
-    assert stub.live[name].outcome["session_token"] == token
+    outcome = stub.live[name].outcome
+    assert outcome is not None
+    assert outcome["session_token"] == token
 
 
 async def test_a_stale_heartbeat_is_reported_with_its_age_and_offers_stop(
@@ -299,7 +307,8 @@ async def test_a_label_that_is_attached_already_is_taken_over_with_a_new_token(
     async with running(tmp_path, nats_server.edge_url):
         session = await attached(tmp_path)
         sidecar = session.sidecar()
-        assert sidecar is not None and sidecar["session_token"] == stub.tokens["main"]
+        assert sidecar is not None
+        assert sidecar["session_token"] == stub.tokens["main"]
         assert 26 + 32 <= len(sidecar["session_token"]) <= 80
         assert session.path.joinpath("session.json").stat().st_mode & 0o777 == 0o600
 
@@ -340,13 +349,12 @@ async def test_a_background_push_becomes_a_run_and_an_outcome(
 async def test_everything_goes_on_after_a_restart_of_the_broker(
     tmp_path: Path, own_nats: EmbeddedNats, stub: StubGateway
 ) -> None:
-    await own_nats.kill()
-    endpoint = await own_nats.start()
+    endpoint = own_nats.endpoint
     stub.poll_finds_work = False
     live, work = execution(), execution()
     async with running(tmp_path, endpoint.edge_url, program=ECHO):
         session = await attached(tmp_path)
-        await own_nats.kill()
+        own_nats.kill()
         await own_nats.start()
         stub.live[live], stub.work[work] = Live(), Work()
 
@@ -370,7 +378,8 @@ async def test_a_failing_program_is_released_with_its_last_words(
         await until(lambda: len(stub.work[name].released) > 1)
     released = stub.work[name].released[0]
     assert released["reason"] == "exit_nonzero"
-    assert released["detail"].startswith("exit 3: ") and released["detail"].endswith("the end")
+    assert released["detail"].startswith("exit 3: ")
+    assert released["detail"].endswith("the end")
     assert len(released["detail"]) <= 2000
 
 
@@ -404,7 +413,8 @@ async def test_a_lost_lease_kills_the_child_and_nothing_is_reported(
         await until(lambda: not alive(int(pid_file.read_text() or 0)))
         stub.poll_finds_work = False
         await until(lambda: not JournalFolder(tmp_path).names(Shelf.RUNS))
-    assert stub.work[name].outcome is None and not stub.work[name].released
+    assert stub.work[name].outcome is None
+    assert not stub.work[name].released
 
 
 async def test_leases_are_extended_while_the_child_works(

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.directory import DirectoryRecord, Owner
-from contracts.events import Accepted, Event
-from contracts.records import Envelope
-from contracts.words import State
+from contracts.events import Event
+from contracts.records import Envelope, GateResult, Outcome
 from infra.codec import (
     Undecodable,
     decode_envelope,
@@ -22,7 +21,7 @@ from infra.codec import (
     encode_event,
     encode_record,
 )
-from tests.nats_streams import NOW, accepted
+from tests.nats_streams import accepted
 
 json_values = st.recursive(
     st.none()
@@ -37,6 +36,8 @@ json_objects = st.dictionaries(st.text(), json_values, max_size=3)
 instants = st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
 st.register_type_strategy(datetime, instants)
 st.register_type_strategy(dict, json_objects)
+st.register_type_strategy(GateResult, st.builds(GateResult, facts=json_objects))
+st.register_type_strategy(Outcome, st.builds(Outcome, result=json_values, metadata=json_objects))
 
 
 def values_of(kind: Any) -> st.SearchStrategy[Any]:
@@ -92,6 +93,4 @@ def test_an_undecodable_record_does_not_repeat_its_content() -> None:
 
 
 def test_each_event_says_its_type() -> None:
-    assert json.loads(encode_event(accepted("u")))["type"] == Accepted.type
-    assert NOW.tzinfo is UTC
-    assert State.DELIVERED.value in {"delivered"}
+    assert json.loads(encode_event(accepted("u")))["type"] == "accepted"

@@ -1,0 +1,92 @@
+"""`postroom bench`: what the product reaches, as ratios to the floors beneath it, all measured in one run."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import anyio
+import typer
+
+from cli.failures import Failure, Misused
+from cli.output import complain, console
+
+if TYPE_CHECKING:
+    from cli.benchmark.report import Run
+
+DEFAULT_DURATION_S: Final = 2.0
+QUICK_DURATION_S: Final = 0.4
+ROUNDS: Final = 3
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Half a minute: shows that all works, not how fast.")] = False,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=20, help="How often each side is measured; medians count.")
+    ] = ROUNDS,
+    duration_s: Annotated[
+        float | None, typer.Option(min=0.1, max=60, help="How long each measurement of a round lasts.")
+    ] = None,
+    offered_per_s: Annotated[int, typer.Option(min=1, max=20_000, help="The rate at which answers are timed.")] = 1000,
+    lag_per_s: Annotated[
+        int, typer.Option(min=1, max=20_000, help="The rate at which the lists' lag is timed.")
+    ] = 1000,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only measurements whose names begin so; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the JSON goes. Default: bench-results/<instant>.json.")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Measure the `postroom up` that wrote this file, instead of one of our own.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Measure this gateway; needs --api-key and --nats-url.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="POSTROOM_API_KEY", help="An admin key.")] = None,
+    nats_url: Annotated[str | None, typer.Option(help="The broker behind --url, with user and password.")] = None,
+    prefix: Annotated[str, typer.Option(help="The prefix of the installation's streams, when it has one.")] = "",
+) -> None:
+    """Measure the product and the floors beneath it in turn, and say which goals are met.
+
+    Exit code 0 when everything could be measured, whether or not a goal is met; 1 when a request failed.
+    """
+    from cli.benchmark.children import Product
+    from cli.benchmark.run import Options, measure_all
+
+    product = None
+    if url is not None:
+        if api_key is None or nats_url is None:
+            raise Misused("--url needs --api-key and --nats-url")
+        product = Product(url=url, nats_url=nats_url, admin_key=api_key)
+    options = Options(
+        duration_s=duration_s or (QUICK_DURATION_S if quick else DEFAULT_DURATION_S),
+        rounds=rounds,
+        offered_per_s=offered_per_s,
+        lag_per_s=lag_per_s,
+        prefix=prefix,
+        only=tuple(only or ()),
+        ready_file=ready_file,
+        product=product,
+    )
+    started_at = datetime.now(UTC)
+    run = anyio.run(measure_all, options, started_at, complain)
+    _show(run, out or Path("bench-results", f"{started_at:%Y%m%dT%H%M%SZ}.json"))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command with these arguments; `Failure` is raised, everything else of the command line exits here."""
+    typer.main.get_command(app).main(list(arguments), prog_name="postroom bench")
+
+
+def _show(run: "Run", path: Path) -> None:
+    from cli.benchmark.report import footer, processor_lines, table, write
+
+    write(run, path)
+    screen = console()
+    screen.print(table(run))
+    for line in [*footer(run), *processor_lines(run.rounds, ("accept_auto_64", "accept_live_64")), f"written: {path}"]:
+        screen.print(line)
+    if run.failures:
+        raise Failure(f"requests failed, so these are no measurements: {run.failures}")

@@ -1,0 +1,163 @@
+"""The measurements a workload process knows, by name. Arguments and results are JSON."""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nats.aio.msg import Msg
+
+from cli.benchmark import raw_nats
+from cli.benchmark.arrivals import Arrivals
+from cli.benchmark.closed_loop import run_closed
+from cli.benchmark.exchanges import (
+    Expected,
+    ListedRequests,
+    SameRequest,
+    address_of,
+    one_request,
+    same_request,
+)
+from cli.benchmark.lag import run_lag
+from cli.benchmark.open_loop import run_open
+from cli.benchmark.receiver import Receiver
+
+JsonObject = dict[str, Any]
+Job = Callable[..., Awaitable[JsonObject]]
+ARRIVAL_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request as JSON describes it."""
+
+    url: str
+    key: str
+    method: str
+    path: str
+    expected: Mapping[str, Any]
+    body: Any = None
+    unique_header: str | None = None
+    run: str = ""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return address_of(self.url)
+
+    def exchange(self) -> SameRequest:
+        return same_request(
+            self.url,
+            self.method,
+            self.path,
+            key=self.key,
+            expected=Expected(**self.expected),
+            body=self.body,
+            unique_header=self.unique_header,
+            run=self.run,
+        )
+
+
+async def closed(*, request: JsonObject, in_flight: int, duration_s: float) -> JsonObject:
+    asked = Request(**request)
+    return await run_closed(asked.address, asked.exchange(), in_flight=in_flight, duration_s=duration_s)
+
+
+async def offered(*, request: JsonObject, rate: float, count: int) -> JsonObject:
+    asked = Request(**request)
+    return await run_open(asked.address, asked.exchange(), rate=rate, count=count)
+
+
+async def push(*, request: JsonObject, nats_url: str, subject: str, rate: float, count: int) -> JsonObject:
+    """POST until a subscriber has the envelope."""
+    arrivals = Arrivals(count)
+
+    async def heard(message: Msg) -> None:
+        arrivals.arrived(message.subject.rpartition(".")[2], time.perf_counter())
+
+    async with raw_nats.connected(nats_url) as subscriber:
+        await subscriber.subscribe(subject, cb=heard)
+        await subscriber.flush()
+        return await _until_arrived(arrivals, Request(**request), "execution_id", rate, count, "push missing")
+
+
+async def webhook(*, request: JsonObject, receiver: Receiver, rate: float, count: int) -> JsonObject:
+    """POST until the receiver has the whole request."""
+    arrivals = Arrivals(count)
+    receiver.on_arrival = arrivals.arrived
+    try:
+        return await _until_arrived(arrivals, Request(**request), "id", rate, count, "webhook missing")
+    finally:
+        receiver.on_arrival = None
+
+
+async def claims(
+    *, request: JsonObject, nats_url: str, subject: str, token: str, rate: float, count: int
+) -> JsonObject:
+    """Offer `count` messages live, collect their nonces from the pushes, then claim them at `rate` a second."""
+    arrivals, nonces, asked = Arrivals(count), dict[str, str](), Request(**request)
+
+    async def heard(message: Msg) -> None:
+        envelope = json.loads(message.data)
+        nonces[envelope["execution_id"]] = envelope["nonce"]
+        arrivals.arrived(envelope["execution_id"], time.perf_counter())
+
+    async with raw_nats.connected(nats_url) as subscriber:
+        await subscriber.subscribe(subject, cb=heard)
+        await subscriber.flush()
+        offer = await _until_arrived(arrivals, asked, "execution_id", rate, count, "push missing")
+    claim = ListedRequests(
+        [
+            one_request(
+                asked.url,
+                "POST",
+                f"/v1/executions/{execution_id}/live-claim",
+                key=asked.key,
+                body={"session_token": token, "nonce": nonce},
+            )
+            for execution_id, nonce in nonces.items()
+        ],
+        Expected(status=200, values={"claimed": True, "level": "token+nonce"}),
+    )
+    result = await run_open(asked.address, claim, rate=rate, count=len(nonces))
+    return _with_failures(result, offer["failures"])
+
+
+async def lag(*, request: JsonObject, count_path: str, rate: float, count: int) -> JsonObject:
+    asked = Request(**request)
+    count_request = one_request(asked.url, "GET", count_path, key=asked.key, body={})
+    return await run_lag(asked.address, asked.exchange(), count_request, rate=rate, count=count)
+
+
+async def _until_arrived(
+    arrivals: Arrivals, request: Request, member: str, rate: float, count: int, fault: str
+) -> JsonObject:
+    def answered(_: int, due_s: float, __: float, body: bytes) -> None:
+        arrivals.sent(json.loads(body)[member], due_s)
+
+    posts = await run_open(request.address, request.exchange(), rate=rate, count=count, on_success=answered)
+    await arrivals.wait(ARRIVAL_S, fault)
+    result = arrivals.tally.result(posts["elapsed_s"], 0.0)
+    late = {name: posts[name] for name in ("offered_per_s", "sent_late_p50_ms", "sent_late_p99_ms")}
+    return _with_failures({**result, **late}, posts["failures"])
+
+
+def _with_failures(result: JsonObject, more: Mapping[str, int]) -> JsonObject:
+    failures = dict(result["failures"])
+    for fault, times in more.items():
+        failures[fault] = failures.get(fault, 0) + times
+    return {**result, "failures": failures, "failed": sum(failures.values())}
+
+
+JOBS: Final[dict[str, Job]] = {
+    "closed": closed,
+    "offered": offered,
+    "push": push,
+    "claims": claims,
+    "lag": lag,
+    "make_floor": raw_nats.make_floor,
+    "drop_floor": raw_nats.drop_floor,
+    "appends": raw_nats.run_appends,
+    "batches": raw_nats.run_batches,
+    "pushed_appends": raw_nats.run_pushed_appends,
+}

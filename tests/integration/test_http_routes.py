@@ -1,0 +1,130 @@
+"""Every route of the app against every caller: nobody, a stranger, the owner. A new route fails here without a rule."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import Route
+
+from infra.embedded import NatsEndpoint, RedisEndpoint
+from tests.http_rig import Json, Rig, code_of, running_rig
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a stranger with a key of his own gets from a request that names an object of max, and what max gets."""
+
+    stranger: int
+    owner: int
+    body: Json | None = None
+
+
+PUBLIC = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/openapi.json")}
+RULES = {
+    ("POST", "/v1/messages"): Rule(404, 201, {"to": "{agent}", "message": "x"}),
+    ("GET", "/v1/messages/{message_id}"): Rule(404, 200),
+    ("POST", "/v1/messages/{message_id}/cancel"): Rule(404, 200),
+    ("POST", "/v1/messages/{message_id}/read"): Rule(404, 200),
+    ("POST", "/v1/messages/{message_id}/ack"): Rule(404, 200),
+    ("POST", "/v1/route"): Rule(404, 200, {"to": "{agent}"}),
+    ("GET", "/v1/agents/{ref}/inbox"): Rule(404, 200),
+    ("GET", "/v1/agents/{ref}/sent"): Rule(404, 200),
+    ("GET", "/v1/executions"): Rule(404, 200),
+    ("GET", "/v1/executions/claimable"): Rule(404, 200),
+    ("GET", "/v1/executions/{execution_id}"): Rule(404, 200),
+    ("POST", "/v1/executions/claim"): Rule(404, 200, {"agent": "{agent}", "worker_id": "w"}),
+    ("POST", "/v1/executions/{execution_id}/live-claim"): Rule(404, 409, {"session_token": "x"}),
+    ("POST", "/v1/executions/{execution_id}/claim"): Rule(404, 409, {"worker_id": "w"}),
+    ("POST", "/v1/executions/{execution_id}/heartbeat"): Rule(404, 409, {"lease": 1}),
+    ("POST", "/v1/executions/{execution_id}/release"): Rule(404, 409, {"lease": 1, "reason": "x"}),
+    ("POST", "/v1/executions/{execution_id}/outcome"): Rule(404, 200, {"success": True}),
+    # Acts on the caller's own namespace only; what it names of others is left out.
+    ("POST", "/v1/agents"): Rule(403, 409, {"slug": "helper", "owner": "max"}),
+    ("GET", "/v1/agents"): Rule(200, 200),
+    ("GET", "/v1/agents/{ref}"): Rule(404, 200),
+    ("PATCH", "/v1/agents/{ref}"): Rule(404, 200, {"heartbeat_age_sec": 60}),
+    ("DELETE", "/v1/agents/{ref}"): Rule(404, 204),
+    ("POST", "/v1/agents/{ref}/live-sessions"): Rule(404, 201, {"label": "second"}),
+    ("GET", "/v1/agents/{ref}/live-sessions"): Rule(404, 200),
+    ("PATCH", "/v1/agents/{ref}/live-sessions/{label}"): Rule(404, 200, {"is_default": True}),
+    ("POST", "/v1/agents/{ref}/live-sessions/{label}/heartbeat"): Rule(404, 200, {}),
+    ("DELETE", "/v1/agents/{ref}/live-sessions/{label}"): Rule(404, 200),
+    ("POST", "/v1/hosts/heartbeat"): Rule(200, 200, {"host_id": "h", "agents": ["{agent}"]}),
+    ("POST", "/v1/keys"): Rule(403, 201, {"owner": "max"}),
+    ("GET", "/v1/keys"): Rule(200, 200),
+    ("DELETE", "/v1/keys/{key_id}"): Rule(404, 204),
+    ("GET", "/v1/auth/me"): Rule(200, 200),
+}
+
+
+@pytest.fixture
+async def rig(nats_server: NatsEndpoint, redis_server: RedisEndpoint, prefix: str) -> AsyncIterator[Rig]:
+    async with running_rig(nats_server, redis_server, prefix) as running:
+        yield running
+
+
+@pytest.fixture
+async def names(rig: Rig) -> dict[str, str]:
+    """One object of each kind, all of them max's."""
+    agent = await rig.max.agent("helper", "live", "inbox")
+    await rig.max.session("helper", "main")
+    sent = await rig.max.send("helper", delivery_mode="inbox")
+    key = await rig.max.post("/v1/keys", {}, status=201)
+    return {
+        "agent": agent["id"],
+        "ref": agent["id"],
+        "label": "main",
+        "message_id": sent["id"],
+        "execution_id": sent["execution_id"],
+        "key_id": key["key_id"],
+    }
+
+
+def target(method: str, path: str, rule: Rule, names: dict[str, str]) -> tuple[str, str, Json | None]:
+    query = "?agent={agent}" if path in {"/v1/executions", "/v1/executions/claimable"} else ""
+    body = {name: _filled(value, names) for name, value in rule.body.items()} if rule.body is not None else None
+    return method, (path + query).format(**names), body
+
+
+def _filled(value: object, names: dict[str, str]) -> object:
+    if isinstance(value, list):
+        return [_filled(each, names) for each in value]
+    return value.format(**names) if isinstance(value, str) else value
+
+
+async def test_every_route_has_a_rule(rig: Rig) -> None:
+    routes = {
+        (method, route.path)
+        for route in rig.gateway.app.routes
+        if isinstance(route, Route | APIRoute)
+        for method in (route.methods or ())
+        if method != "HEAD"
+    }
+
+    assert routes - PUBLIC == set(RULES)
+
+
+async def test_without_a_key_only_health_answers(rig: Rig, names: dict[str, str]) -> None:
+    for (method, path), rule in RULES.items():
+        method, url, body = target(method, path, rule, names)
+        answer = await rig.nobody.call(method, url, json=body)
+        assert (answer.status_code, code_of(answer)) == (401, "invalid_credentials"), path
+    for method, path in PUBLIC:
+        assert (await rig.nobody.call(method, path)).status_code == 200, path
+
+
+@pytest.mark.parametrize("route", sorted(RULES))
+async def test_a_stranger_gets_nothing_and_the_owner_gets_his_own(
+    rig: Rig, names: dict[str, str], route: tuple[str, str]
+) -> None:
+    rule = RULES[route]
+    method, url, body = target(*route, rule, names)
+
+    foreign = await rig.eve.call(method, url, json=body)
+    own = await rig.max.call(method, url, json=body)
+
+    assert foreign.status_code == rule.stranger, foreign.text
+    assert own.status_code == rule.owner, own.text
+    assert "helper" not in foreign.text
+    assert names["key_id"] not in foreign.text

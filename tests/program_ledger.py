@@ -1,0 +1,80 @@
+"""The ledger as an auditor reads it: straight from the broker, past every program, each rule checked anew."""
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from contracts.errors import IllegalEvent
+from contracts.events import Claimed, History, Leased, OutcomeRecorded, Stored
+from contracts.subjects import Names
+from infra.ledger_tail import StreamTail
+from infra.nats_connection import Broker
+from router.execution import Execution, fold
+from tests.program_caller import Json
+
+GRACE: Final = timedelta(seconds=5)
+"""How long after its deadline a message may still be open: the programs have just come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """Every message's history, by ulid."""
+
+    histories: dict[str, History]
+
+    def of(self, agent: Json) -> dict[str, History]:
+        """The histories of one agent's messages."""
+        return {ulid: history for ulid, history in self.histories.items() if history.message.agent_id == agent["id"]}
+
+    def states(self, agent: Json) -> Counter[str]:
+        return Counter(fold(history).state.value for history in self.of(agent).values())
+
+    def complaints(self) -> list[str]:
+        """What does not hold together: illegal orders, double winners, forgotten deadlines."""
+        now = datetime.now(UTC)
+        return [complaint for ulid, history in self.histories.items() for complaint in _complaints(ulid, history, now)]
+
+    def unknown(self, acknowledged: Iterable[Json]) -> list[str]:
+        """Messages that were acknowledged and are not here."""
+        return [each["id"] for each in acknowledged if each["id"].removeprefix("msg_") not in self.histories]
+
+
+async def read_books(nats_url: str) -> Books:
+    """Read the ledger from its first record to its last."""
+    found: dict[str, list[Stored]] = {}
+    async with Broker.open(nats_url, name="auditor") as broker:
+        tail = StreamTail(broker, Names())
+        goal = await tail.last_seq()
+        async with aclosing(tail.follow(0)) as batches:
+            seen = 0
+            while seen < goal:
+                for moved in await anext(batches):
+                    found.setdefault(moved.ulid, []).append(moved.stored)
+                    seen = moved.stored.seq
+    return Books(histories={ulid: History(ulid=ulid, events=tuple(events)) for ulid, events in found.items()})
+
+
+def _complaints(ulid: str, history: History, now: datetime) -> list[str]:
+    try:
+        execution = fold(history)
+    except IllegalEvent as illegal:
+        return [f"{ulid}: {illegal.message}"]
+    events = [stored.event for stored in history.events]
+    found = []
+    if sum(isinstance(event, Claimed) for event in events) > 1:
+        found.append(f"{ulid}: claimed twice")
+    if sum(isinstance(event, OutcomeRecorded) for event in events) > 1:
+        found.append(f"{ulid}: two outcomes")
+    numbers = [event.lease.number for event in events if isinstance(event, Leased)]
+    if numbers != list(range(1, len(numbers) + 1)):
+        found.append(f"{ulid}: leases {numbers}")
+    if _is_forgotten(execution, now):
+        found.append(f"{ulid}: {execution.state.value} since its deadline {execution.due_at}")
+    return found
+
+
+def _is_forgotten(execution: Execution, now: datetime) -> bool:
+    return execution.is_open and execution.due_at is not None and execution.due_at + GRACE < now

@@ -1,0 +1,123 @@
+"""What the property tests draw from: agents, wishes, facts of every kind, and lawful lives of a message."""
+
+from datetime import timedelta
+from typing import Final
+
+from hypothesis import strategies as st
+
+from contracts.events import Accepted, Event
+from contracts.records import Agent, Reachability, SessionFact, Wish
+from contracts.words import AgentStatus, Channel, FallbackMode, Reason, State
+from router.decision import decide
+from router.execution import TABLE, Execution, apply, begin
+from router.gates import Question
+from tests.builders import (
+    AGENT_ID,
+    NOW,
+    OWNER,
+    accepted,
+    attempt_failed,
+    claimed,
+    ended,
+    extended,
+    fell_back,
+    leased,
+    marked,
+    offered,
+    outcome_recorded,
+)
+
+LONGEST_LIFE: Final = 12
+
+instants = st.one_of(
+    st.integers(-200, 200).map(lambda seconds: NOW - timedelta(seconds=seconds)),
+    st.floats(118, 122, allow_nan=False).map(lambda seconds: NOW - timedelta(seconds=seconds)),
+)
+sessions = st.builds(
+    SessionFact,
+    id=st.sampled_from(["sess_a", "sess_b"]),
+    label=st.sampled_from(["main", "desk"]),
+    is_default=st.booleans(),
+    last_seen_at=st.none() | instants,
+)
+reachabilities = st.builds(
+    Reachability,
+    sessions=st.lists(sessions, max_size=3).map(tuple),
+    host_last_seen_at=st.none() | instants,
+    known=st.booleans(),
+)
+agents = st.builds(
+    Agent,
+    id=st.just(AGENT_ID),
+    owner=st.just(OWNER),
+    slug=st.just("receiver"),
+    created_at=st.just(NOW),
+    updated_at=st.just(NOW),
+    delivery_capabilities=st.lists(st.sampled_from(Channel), unique=True).map(tuple),
+    preferred_contact=st.none() | st.sampled_from(Channel),
+    heartbeat_age_sec=st.sampled_from([10, 120, 3_600]),
+    status=st.sampled_from([*[AgentStatus.ACTIVE] * 4, AgentStatus.INACTIVE]),
+    webhook_url=st.none() | st.just("https://receiver.example/hook"),
+    webhook_disabled_at=st.none() | st.just(NOW),
+)
+wishes = st.builds(Wish, channel=st.none() | st.sampled_from(Channel), fallback=st.sampled_from(FallbackMode))
+questions = st.builds(Question, recipient=agents, reach=reachabilities, now=st.just(NOW))
+
+
+@st.composite
+def beginnings(draw: st.DrawFn) -> Accepted:
+    """An acceptance as the router makes it, of a decision that was not rejected."""
+    decision = draw(st.builds(decide, wishes, questions).filter(lambda each: each.ending is not State.REJECTED))
+    return accepted(decision, ttl_s=draw(st.integers(1, 86_400)))
+
+
+def next_events(execution: Execution, at_s: int) -> list[Event]:
+    """One event of each kind the table allows here, with contents that fit the execution."""
+    fitting: list[Event] = [
+        offered(at_s),
+        claimed(at_s),
+        leased(execution.leases + 1, at_s),
+        extended(execution.leases, at_s),
+        attempt_failed(execution.leases, at_s),
+        marked(State.INBOX_READ, at_s),
+        outcome_recorded(at_s=at_s),
+        ended(State.CANCELLED, Reason.CANCELLED_BY_SENDER, at_s),
+    ]
+    if execution.plan:
+        fitting.append(fell_back(execution.plan[0], at_s))
+    return [event for event in fitting if event.type in TABLE.get(execution.state, frozenset())]
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> tuple[Event, ...]:
+    """A lawful life of one message, told to some point of it."""
+    first = draw(beginnings())
+    events: list[Event] = [first]
+    execution = begin(first)
+    for at_s in range(1, draw(st.integers(1, LONGEST_LIFE))):
+        if not execution.is_open:
+            break
+        event = draw(st.sampled_from(next_events(execution, at_s)))
+        events.append(event)
+        execution = apply(execution, event)
+    return tuple(events)
+
+
+any_event = st.sampled_from(
+    [
+        accepted(),
+        offered(),
+        claimed(),
+        fell_back(),
+        leased(),
+        leased(2),
+        extended(),
+        extended(2),
+        attempt_failed(),
+        attempt_failed(2),
+        marked(),
+        marked(State.INBOX_READ),
+        outcome_recorded(),
+        ended(),
+    ]
+)

@@ -1,0 +1,220 @@
+"""The views: their shape as docs/api.md promises it, and JSON values all the way down."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.events import AttemptFailed, Event, FellBack
+from contracts.words import AttestationLevel, DeliveryRoute, FallbackMode, Reason, State
+from router.deadlines import close_window
+from router.decision import decide
+from router.execution import fold
+from router.explain import decision_view, event_views, instant, message_view, plain, trace_view
+from tests.builders import (
+    BG,
+    FALLBACK,
+    LIVE,
+    NO_SESSION,
+    NOW,
+    ULID,
+    WAYS,
+    WEBHOOK,
+    accepted,
+    after,
+    agent,
+    attempt_failed,
+    claimed,
+    decision,
+    execution_in,
+    history,
+    leased,
+    outcome,
+    outcome_recorded,
+    question,
+    wish,
+)
+
+API = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z")
+TO_THE_MILLISECOND = datetime(2026, 1, 2, 3, 4, 5, 6_999, tzinfo=UTC)
+
+
+def view(*events: Event, trace: bool = True) -> dict[str, Any]:
+    told = history(*events)
+    return message_view(told, fold(told), trace=trace)
+
+
+def strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every string in a view with the name it stands under."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from strings(each, key)
+    elif isinstance(value, list):
+        for each in value:
+            yield from strings(each, name)
+    elif isinstance(value, str):
+        yield name, value
+
+
+def promised(opening: str) -> set[str]:
+    """The top-level fields of the JSON example in docs/api.md that begins with `opening`."""
+    example = API[API.index(opening) :]
+    depth, fields = 0, set()
+    for match in re.finditer(r'[{}\[\]]|"(\w+)":', example):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(match[0], 0)
+        if match[1] and depth == 1:
+            fields.add(match[1])
+        if depth == 0:
+            return fields
+    raise AssertionError("the example does not end")
+
+
+class TestMessageView:
+    def test_it_has_the_fields_the_documentation_promises(self) -> None:
+        missing = promised('{"id": "msg_…"') - set(view(accepted(LIVE)))
+        assert missing == set()
+
+    def test_it_has_no_field_the_documentation_does_not_know(self) -> None:
+        undocumented = {name for name in view(accepted(LIVE)) if name not in API}
+        assert undocumented <= {"last_error"}
+
+    def test_it_says_who_wrote_to_whom_and_what_was_asked(self) -> None:
+        seen = view(accepted(BG))
+        assert seen["id"] == f"msg_{ULID}"
+        assert seen["execution_id"] == f"exec_{ULID}"
+        assert seen["to"] == {"agent_id": "agent_receiver0000", "slug": "receiver", "owner": "max"}
+        assert seen["from"] == {"owner": "ada", "agent_id": None, "key_id": "key_ada"}
+        assert (seen["delivery_mode"], seen["live_fallback_mode"]) == ("auto", "background")
+
+    def test_an_open_message_says_when_somebody_has_to_act(self) -> None:
+        seen = view(accepted(decision(LIVE, FALLBACK)))
+        assert (seen["state"], seen["terminal"], seen["ended_at"]) == ("offered", False, None)
+        assert seen["deadline_at"] == "2026-03-04T05:06:37.890Z"
+
+    def test_a_claim_shows_who_claimed_and_how_strongly_and_nothing_of_the_session(self) -> None:
+        seen = view(accepted(LIVE), claimed(level=AttestationLevel.TOKEN_NONCE))
+        assert seen["claim"] == {"label": "main", "level": "token+nonce", "claimed_at": "2026-03-04T05:06:09.890Z"}
+
+    def test_a_lease_shows_its_number_and_its_holder(self) -> None:
+        seen = view(accepted(BG), leased())
+        assert set(seen["lease"]) == {"number", "holder", "leased_at", "expires_at"}
+        assert (seen["lease"]["number"], seen["attempts"], seen["max_attempts"]) == (1, 1, 3)
+
+    def test_an_outcome_shows_the_reporters_word_beside_ours(self) -> None:
+        told = outcome(DeliveryRoute.LIVE_UNVERIFIED, executed_via="live", route_reason="no_live_claim")
+        seen = view(accepted(LIVE), outcome_recorded(told))
+        assert seen["delivery_route"] == "live_unverified"
+        assert seen["outcome"] == {
+            "success": True,
+            "result": "done",
+            "error": None,
+            "metadata": {},
+            "executed_via": "live",
+            "route": "live_unverified",
+            "route_reason": "no_live_claim",
+            "recorded_at": seen["ended_at"],
+        }
+
+    def test_a_message_in_a_list_has_no_trace_and_is_otherwise_the_same(self) -> None:
+        whole = view(accepted(BG))
+        assert view(accepted(BG), trace=False) == {name: whole[name] for name in whole if name != "trace"}
+
+    def test_a_message_that_ended_at_once_used_no_mode_just_as_its_dry_run_says(self) -> None:
+        over = decide(wish(LIVE, FallbackMode.NONE), question(agent(LIVE), NO_SESSION))
+        seen = view(accepted(over))
+        assert seen["effective_delivery_mode"] is decision_view(over)["effective_delivery_mode"] is None
+        assert (seen["state"], seen["reason"]) == ("live_unclaimed_no_session", "no_session_attached")
+
+    @pytest.mark.parametrize("state", list(State))
+    def test_it_is_json_and_its_instants_end_in_z(self, state: State) -> None:
+        seen = view(*WAYS[state])
+        assert json.loads(json.dumps(seen, allow_nan=False)) == seen
+        instants = [text for name, text in strings(seen) if name.endswith(("_at", "_before"))]
+        assert instants
+        assert all(INSTANT.match(text) for text in instants)
+
+    @pytest.mark.parametrize("state", list(State))
+    def test_no_string_in_it_is_an_instant_written_another_way(self, state: State) -> None:
+        assert not [
+            text for _, text in strings([view(*WAYS[state]), event_views(history(*WAYS[state]))]) if "+00" in text
+        ]
+
+
+class TestDecisionView:
+    def test_it_has_the_fields_the_documentation_promises_apart_from_the_addressee(self) -> None:
+        seen = decision_view(decide(wish(), question(agent(LIVE, BG))))
+        assert set(seen) == promised('{"to": {…}, "delivery_mode"') - {"to", "delivery_mode", "live_fallback_mode"}
+
+    def test_it_tells_the_plan_and_what_comes_first(self) -> None:
+        seen = decision_view(decide(wish(), question(agent(LIVE, BG))))
+        assert (seen["effective_delivery_mode"], seen["state"], seen["reason"]) == ("live", "offered", "ok")
+        assert seen["plan"] == [
+            {"channel": "live", "mode": "live"},
+            {"channel": "bg", "mode": "background_fallback"},
+        ]
+
+    def test_a_rejection_has_an_empty_plan_and_its_reason(self) -> None:
+        seen = decision_view(decide(wish(WEBHOOK), question(agent(BG))))
+        assert (seen["effective_delivery_mode"], seen["state"], seen["plan"]) == (None, "rejected", [])
+        assert seen["reason"] == "capability_not_declared"
+
+    def test_the_trace_is_the_one_the_message_shows(self) -> None:
+        decided = decide(wish(), question(agent(LIVE, BG)))
+        assert decision_view(decided)["trace"] == view(accepted(decided))["trace"] == trace_view(decided.trace)
+        assert set(decision_view(decided)["trace"][0]) == {"gate", "channel", "verdict", "reason", "facts"}
+
+
+class TestEventViews:
+    @pytest.mark.parametrize("state", list(State))
+    def test_each_event_has_its_sequence_its_instant_its_author_and_its_kind(self, state: State) -> None:
+        told = history(*WAYS[state])
+        seen = event_views(told)
+        assert [each["seq"] for each in seen] == [stored.seq for stored in told.events]
+        assert [each["type"] for each in seen] == [stored.event.type for stored in told.events]
+        assert all(each["by"] and INSTANT.match(each["at"]) for each in seen)
+        assert json.loads(json.dumps(seen, allow_nan=False)) == seen
+
+    def test_the_acceptance_shows_the_decision_and_leaves_the_message_out(self) -> None:
+        [seen] = event_views(history(accepted(BG)))
+        assert "message" not in seen
+        assert seen["decision"]["plan"] == [{"channel": "bg", "mode": "bg"}]
+
+    def test_a_failed_attempt_shows_what_the_worker_said(self) -> None:
+        seen = event_views(history(accepted(BG), leased(), attempt_failed()))[-1]
+        assert {name: seen[name] for name in ("number", "reason", "detail", "retry_at")} == {
+            "number": 1,
+            "reason": "attempt_failed",
+            "detail": "exit 1",
+            "retry_at": "2026-03-04T05:06:13.890Z",
+        }
+        assert set(AttemptFailed.__dataclass_fields__) <= set(seen)
+
+    def test_a_fallback_shows_its_step_and_the_closed_window(self) -> None:
+        fell = close_window(execution_in(State.OFFERED), None, after(31), "router-1")
+        assert isinstance(fell, FellBack)
+        seen = event_views(history(accepted(decision(LIVE, FALLBACK)), fell))[-1]
+        assert seen["step"] == {"channel": "bg", "mode": "background_fallback"}
+        assert seen["trace"][0]["reason"] == "claim_window_closed"
+
+
+def test_an_instant_is_cut_to_the_millisecond_and_never_rounded_into_the_future() -> None:
+    assert instant(TO_THE_MILLISECOND) == "2026-01-02T03:04:05.006Z"
+    assert instant(None) is None
+
+
+def test_instants_sort_like_the_strings_they_become() -> None:
+    instants = [after(seconds) for seconds in (-86_400, 0, 0.001, 1, 59, 3_600, 10**8)]
+    written = [instant(each) or "" for each in instants]
+    assert written == sorted(written)
+
+
+def test_records_become_plain_json_values() -> None:
+    told = outcome_recorded(outcome(metadata={"when": [NOW], "why": Reason.OK, "pair": (1, 2)}))
+    seen = plain(told)
+    assert seen["outcome"]["metadata"] == {"when": ["2026-03-04T05:06:07.890Z"], "why": "ok", "pair": [1, 2]}
+    json.dumps(seen, allow_nan=False)
