@@ -268,8 +268,12 @@ class Daemon:
 
     async def _detach_all(self) -> None:
         async with anyio.create_task_group() as tasks:
-            for folders in self._folders.values():
-                tasks.start_soon(folders.detach_all)
+            for agent_id in self._folders:
+                tasks.start_soon(self._detach_agent, agent_id)
+
+    async def _detach_agent(self, agent_id: str) -> None:
+        await self._handovers[agent_id].settle()
+        await self._folders[agent_id].detach_all()
 
 
 def _waiting(envelope: Envelope) -> Waiting:

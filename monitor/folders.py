@@ -80,7 +80,7 @@ class Folders:
         with anyio.move_on_after(DETACH_TIMEOUT_S, shield=True):
             async with anyio.create_task_group() as tasks:
                 for folder in list(self._sessions):
-                    tasks.start_soon(self._perform, Action.DETACH, folder, None)
+                    tasks.start_soon(self._detach_once, folder)
 
     def _judge(self, folder: FolderName, now: datetime) -> Beat:
         beat = judge(self._spool.heartbeat(folder), now, max_age_s=self._max_age_s, booted_at=self._booted_at)
@@ -175,6 +175,12 @@ class Folders:
         self._sessions.pop(folder, None)
         self._spool.remove_sidecar(folder)
         self._log.info("session_detached", session=str(folder))
+
+    async def _detach_once(self, folder: FolderName) -> None:
+        try:
+            await self._detach(folder)
+        except PostroomError as error:
+            self._log.warning("session_not_detached", session=str(folder), code=error.code)
 
     async def _detach_at_gateway(self, folder: FolderName) -> None:
         try:

@@ -32,6 +32,7 @@ LATE_CLAIM_S: Final = 600.0
 CLAIM_MARGIN_S: Final = 5.0
 HEARD_MAX: Final = 1_000
 SPOOL_RETRY_S: Final = 1.0
+LAST_CLAIM_S: Final = 1.0
 CLAIMED_KEPT: Final = timedelta(days=1)
 OVER: Final = frozenset({"already_claimed", "claim_window_closed", "execution_closed", "not_offered_live"})
 """Refusals that hold for every session: the offer is withdrawn."""
@@ -167,6 +168,12 @@ class Handover:
                 for execution_id in self._spool.names(folder, Box.CLAIMS):
                     tasks.start_soon(self._claim, folder, execution_id)
 
+    async def settle(self) -> None:
+        """Wait until no claim is under way; after a cancellation that is soon."""
+        with anyio.move_on_after(LAST_CLAIM_S + 0.2):
+            while self._claiming:
+                await anyio.sleep(0.02)
+
     # --- offers ----------------------------------------------------------------------------------------------------
 
     def _open(self, offer: Offer) -> None:
@@ -236,21 +243,29 @@ class Handover:
     async def _claim(self, folder: FolderName, execution_id: str) -> None:
         self._claiming.add((folder, execution_id))
         try:
-            request = self._read_claim(folder, execution_id)
-            if request is None:
-                return
-            answer = await self._answer(request)
-            if isinstance(answer, Granted):
-                self._deliver(folder, request, answer)
-            else:
-                self._refuse(folder, execution_id, answer)
-            self._spool.remove(folder, Box.CLAIMS, execution_id)
+            await self._claim_and_answer(folder, execution_id)
+        except anyio.get_cancelled_exc_class():
+            # We stop, and the gateway may have said yes already: the token that proves it ends with our detach.
+            with anyio.move_on_after(LAST_CLAIM_S, shield=True):
+                await self._claim_and_answer(folder, execution_id)
+            raise
         except OSError as error:
             # The claim's file is still there: it is claimed again, and the same claimer gets the same answer.
             self._log.error("spool_failed", execution_id=execution_id, error=repr(error))
             await anyio.sleep(SPOOL_RETRY_S)
         finally:
             self._claiming.discard((folder, execution_id))
+
+    async def _claim_and_answer(self, folder: FolderName, execution_id: str) -> None:
+        request = self._read_claim(folder, execution_id)
+        if request is None:
+            return
+        answer = await self._answer(request)
+        if isinstance(answer, Granted):
+            self._deliver(folder, request, answer)
+        else:
+            self._refuse(folder, execution_id, answer)
+        self._spool.remove(folder, Box.CLAIMS, execution_id)
 
     async def _answer(self, request: ClaimFile) -> Granted | Refused:
         offer = self._offers.get(request.execution_id)

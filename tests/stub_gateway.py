@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+import anyio
 import httpx
 
 from contracts.records import JsonObject
@@ -43,7 +44,7 @@ class Work:
 
 
 class StubGateway:
-    """Answers like the gateway does. `away` makes it vanish; `refuse_extensions` takes the leases away."""
+    """Answers like the gateway does. `away` makes it vanish; `refuse_extensions` takes the leases away; `slow_claims_s` answers claims late."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, JsonObject]] = []
@@ -54,6 +55,7 @@ class StubGateway:
         self.poll_finds_work = True
         self.away = False
         self.refuse_extensions = False
+        self.slow_claims_s = 0.0
         self._routes: list[tuple[str, str, Callable[..., Answer]]] = [
             ("GET", r"/v1/agents/([^/]+)", self._agent),
             ("POST", r"/v1/agents/[^/]+/live-sessions", self._attach),
@@ -169,11 +171,13 @@ class StubGateway:
 
     # --- doors -----------------------------------------------------------------------------------------------------
 
-    def respond(self, request: httpx.Request) -> httpx.Response:
+    async def respond(self, request: httpx.Request) -> httpx.Response:
         """The side effect of a respx route."""
         if self.away:
             raise httpx.ConnectError("away")
         status, answer = self.answer(request.method, request.url.path, json.loads(request.content or b"{}"))
+        if request.url.path.endswith("/live-claim"):
+            await anyio.sleep(self.slow_claims_s)
         return httpx.Response(status, json=answer)
 
     @contextmanager

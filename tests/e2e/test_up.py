@@ -103,7 +103,10 @@ def until(true: Callable[[], bool], within_s: float) -> None:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def all_gone(processes: Sequence[psutil.Process]) -> bool:

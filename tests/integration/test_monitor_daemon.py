@@ -276,6 +276,20 @@ async def test_a_claim_made_while_no_monitor_ran_is_finished_by_the_next_with_th
     assert outcome["session_token"] == token
 
 
+async def test_a_stop_while_the_gateway_answers_a_claim_does_not_lose_it(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name = execution()
+    stub.live[name] = Live()
+    async with running(tmp_path, nats_server.edge_url):
+        session = await attached(tmp_path)
+        offer = await first_offer(session)
+        stub.slow_claims_s = 0.4
+        session.claim(offer)
+        await until(lambda: stub.live[name].token)
+    assert isinstance(await session.wait_answer(name, DEADLINE_S), Delivery)
+
+
 async def test_a_stale_heartbeat_is_reported_with_its_age_and_offers_stop(
     tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
 ) -> None:

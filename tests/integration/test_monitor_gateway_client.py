@@ -119,8 +119,8 @@ async def test_leases_are_taken_extended_and_released(client: GatewayClient, htt
 async def test_an_outcome_says_only_what_is_known(client: GatewayClient, http: Any) -> None:
     http.post(f"/v1/executions/{NAME}/outcome").respond(200, json=view(NAME))
     await client.outcome(NAME, Report(success=False, error="no", executed_via="bg", lease=3))
-    expected: dict[str, Any] = {"success": False, "result": None, "metadata": {}, "error": "no", "executed_via": "bg", "lease": 3}
-    assert body_of(http) == expected
+    said: dict[str, Any] = {"success": False, "error": "no", "executed_via": "bg", "lease": 3}
+    assert body_of(http) == said | {"result": None, "metadata": {}}
 
 
 @pytest.mark.parametrize(

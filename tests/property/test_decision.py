@@ -1,4 +1,4 @@
-"""Of every decision, whatever the agent, the wish and the facts: it is total, explained, and keeps to what is declared."""
+"""Of every decision, whatever the facts: there is one, it is explained, and it keeps to what the agent declares."""
 
 import copy
 

@@ -1,0 +1,297 @@
+"""Several actors on stale copies of one message: whatever they try, one wins, and the ledger shows it.
+
+Each actor reads the message at some time, and later decides on what it read and appends with the sequence it read.
+The ledger is the list below: it takes an event if its last sequence is still the expected one, and nothing else.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from contracts.errors import Conflict, Stale
+from contracts.events import (
+    Accepted,
+    Claimed,
+    Ended,
+    Event,
+    FellBack,
+    History,
+    Leased,
+    Offered,
+    OutcomeRecorded,
+    Stored,
+)
+from contracts.records import Claim, Outcome, SessionFact
+from contracts.words import AttestationLevel, Channel, DeliveryRoute, Reason, State
+from router.attestation import Attested, Proof, attest, push_nonce
+from router.audit import audit
+from router.deadlines import Failure, failed_attempt, on_deadline
+from router.execution import Execution, apply, fold
+from router.leases import _check_leasable, _check_lease, _leased
+from router.reports import Report, judge
+from tests.builders import (
+    BG,
+    FALLBACK,
+    FRESH,
+    LIVE,
+    NOW,
+    OUTCOME_S,
+    ULID,
+    WINDOW_S,
+    accepted,
+    agent,
+    decision,
+    question,
+    reachable,
+    session,
+)
+
+SECRET: Final = b"installation"
+DICE: Final = 0.5
+LEASE_S: Final = 60
+FOR_EVER: Final = timedelta(days=3_650)
+RECIPIENT: Final = agent(LIVE, BG)
+TOKENS: Final = {"main": "m" * 26, "desk": "d" * 26, "nobody": "x" * 26}
+SESSIONS: Final = (
+    session("main", token=TOKENS["main"]),
+    session("desk", token=TOKENS["desk"], attestation=AttestationLevel.TOKEN_NONCE),
+)
+
+actors = st.sampled_from(["ada", "bob", "cleo", "dan"])
+lease_numbers = st.integers(1, 4)
+pauses_s = st.sampled_from([0.0, 0.5, 2.0, WINDOW_S - 1, WINDOW_S + 1, LEASE_S + 1, OUTCOME_S + 1])
+plans = st.sampled_from(
+    [decision(LIVE), decision(LIVE, FALLBACK), decision(LIVE, LIVE), decision(LIVE, LIVE, waits=True), decision(BG)]
+)
+
+
+class Claims(RuleBasedStateMachine):
+    """One message, its ledger subject, and four actors who each believe what they read last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.ledger: list[Stored] = []
+        self.copies: dict[str, History] = {}
+
+    @initialize(plan=plans, ttl_s=st.sampled_from([20, 100, 86_400]))
+    def accept(self, plan: object, ttl_s: int) -> None:
+        self.ledger.append(Stored(seq=1, event=accepted(plan, ttl_s=ttl_s)))  # type: ignore[arg-type]
+        for actor in ("ada", "bob", "cleo", "dan"):
+            self.copies[actor] = self.truth
+
+    @property
+    def truth(self) -> History:
+        return History(ulid=ULID, events=tuple(self.ledger))
+
+    # --- what actors do ---------------------------------------------------------------------------------------------
+
+    @rule(actor=actors)
+    def read(self, actor: str) -> None:
+        self.copies[actor] = self.truth
+
+    @rule(pause_s=pauses_s)
+    def let_time_pass(self, pause_s: float) -> None:
+        self.now += timedelta(seconds=pause_s)
+
+    @rule(actor=actors, label=st.sampled_from(sorted(TOKENS)), shows_nonce=st.booleans())
+    def claim(self, actor: str, label: str, shows_nonce: bool) -> None:
+        standing = fold(self.copies[actor])
+        expected = push_nonce(SECRET, "exec", standing.claim_before) if standing.claim_before else None
+        verdict = attest(
+            Proof(session_token=TOKENS[label], nonce=expected if shows_nonce else None),
+            standing,
+            agent=RECIPIENT,
+            sessions=SESSIONS,
+            reach=reachable(*(self.beating(each.id, each.label) for each in SESSIONS)),
+            expected_nonce=expected,
+            now=self.now,
+        )
+        assert label != "nobody" or not isinstance(verdict, Attested)
+        if isinstance(verdict, Attested) and not verdict.repeated:
+            self.append(actor, self.claimed(verdict))
+
+    @rule(actor=actors)
+    def apply_deadline(self, actor: str) -> None:
+        event = on_deadline(fold(self.copies[actor]), question(RECIPIENT, FRESH), self.now, DICE, actor)
+        if event is not None:
+            self.append(actor, event)
+
+    @rule(actor=actors)
+    def offer_again(self, actor: str) -> None:
+        standing = fold(self.copies[actor])
+        if standing.state is State.WAITING and self.now <= standing.expires_at:
+            closes = self.now + timedelta(seconds=WINDOW_S)
+            self.append(actor, Offered(at=self.now, by=actor, claim_before=closes))
+
+    @rule(actor=actors)
+    def cancel(self, actor: str) -> None:
+        standing = fold(self.copies[actor])
+        if standing.is_open and standing.state not in (State.CLAIMED, State.LEASED):
+            cancelled = Ended(at=self.now, by=actor, state=State.CANCELLED, reason=Reason.CANCELLED_BY_SENDER)
+            self.append(actor, cancelled)
+
+    @rule(actor=actors)
+    def lease(self, actor: str) -> None:
+        standing = fold(self.copies[actor])
+        if allowed(lambda: _check_leasable(standing, Channel.BG, self.now)):
+            self.append(actor, _leased(standing, actor, LEASE_S, self.now, actor))
+
+    @rule(actor=actors, number=lease_numbers)
+    def release(self, actor: str, number: int) -> None:
+        standing = fold(self.copies[actor])
+        if allowed(lambda: _check_lease(standing, number)):
+            failure = Failure(reason=Reason.ATTEMPT_FAILED)
+            if self.append(actor, failed_attempt(standing, failure, self.now, DICE, actor)):
+                assert standing.lease is not None
+                assert standing.lease.number == number
+
+    @rule(actor=actors, via=st.sampled_from([None, "live", "bg"]), number=st.none() | lease_numbers)
+    def report(self, actor: str, via: str | None, number: int | None) -> None:
+        standing, before = fold(self.copies[actor]), fold(self.truth)
+        verdict = judge(Report(success=True, executed_via=via, lease=number), standing, self.now)
+        if not isinstance(verdict, Outcome) or verdict is standing.outcome:
+            return
+        if self.append(actor, OutcomeRecorded(at=self.now, by=actor, outcome=verdict)):
+            check_report(verdict, number, before)
+
+    @precondition(lambda self: self.copies)
+    @rule(actor=actors, then=actors)
+    def two_act_on_the_same_copy(self, actor: str, then: str) -> None:
+        """A claim and a fallback meet: both read before either wrote."""
+        self.read(actor)
+        self.read(then)
+        self.claim(actor, "main", shows_nonce=True)
+        self.apply_deadline(then)
+
+    # --- how they do it ---------------------------------------------------------------------------------------------
+
+    def append(self, actor: str, event: Event) -> bool:
+        """Compare and set. What an actor decided is always lawful by its own copy; whether it counts is decided here."""
+        copy = self.copies[actor]
+        apply(fold(copy), event)
+        try:
+            self.ledger_append(event, copy.head_seq)
+        except Stale:
+            return False
+        self.copies[actor] = self.truth
+        return True
+
+    def ledger_append(self, event: Event, expected_seq: int) -> None:
+        if self.ledger[-1].seq != expected_seq:
+            raise Stale("message", expected_seq)
+        self.ledger.append(Stored(seq=expected_seq + 1, event=event))
+
+    def claimed(self, verdict: Attested) -> Claimed:
+        won = Claim(
+            session_id=verdict.session.id,
+            label=verdict.session.label,
+            level=verdict.level,
+            key_id="key_max",
+            claimed_at=self.now,
+        )
+        return Claimed(at=self.now, by="key", claim=won, outcome_before=self.now + timedelta(seconds=OUTCOME_S))
+
+    def beating(self, session_id: str, label: str) -> SessionFact:
+        return SessionFact(id=session_id, label=label, is_default=False, last_seen_at=self.now)
+
+    # --- what must hold ---------------------------------------------------------------------------------------------
+
+    def events(self) -> list[Event]:
+        return [each.event for each in self.ledger]
+
+    @invariant()
+    def at_most_one_claim_was_ever_won(self) -> None:
+        assert sum(isinstance(event, Claimed) for event in self.events()) <= 1
+
+    @invariant()
+    def a_claim_lies_within_its_window_and_excludes_the_fallback(self) -> None:
+        """After a fallback to bg nobody claims; after a claim nothing falls back."""
+        closes: datetime | None = None
+        fell, won = False, False
+        for event in self.events():
+            if isinstance(event, Accepted | Offered):
+                closes = event.claim_before
+            elif isinstance(event, FellBack):
+                assert not won
+                fell = fell or event.step.channel is not LIVE
+                closes = None
+            elif isinstance(event, Claimed):
+                assert not fell
+                assert closes is not None
+                assert event.at <= closes
+                won = True
+
+    @invariant()
+    def at_most_one_lease_is_valid_and_numbers_grow(self) -> None:
+        last, standing = 0, None
+        for stored in self.ledger:
+            event = stored.event
+            if isinstance(event, Leased):
+                assert standing is not None
+                assert standing.lease is None
+                assert event.lease.number > last
+                last = event.lease.number
+            standing = begin_or_apply(standing, event)
+
+    @invariant()
+    def there_is_at_most_one_end_and_nothing_after_it(self) -> None:
+        ends = [index for index, event in enumerate(self.events()) if isinstance(event, Ended | OutcomeRecorded)]
+        assert ends in ([], [len(self.ledger) - 1])
+
+    @invariant()
+    def an_open_message_has_a_deadline(self) -> None:
+        if self.ledger:
+            standing = fold(self.truth)
+            assert (standing.due_at is not None) == standing.is_open
+
+    @invariant()
+    def the_audit_is_clean(self) -> None:
+        if self.ledger:
+            assert audit([self.truth], self.now, grace=FOR_EVER).findings == ()
+
+    def teardown(self) -> None:
+        """Left alone, every message ends."""
+        for _ in range(200):
+            if not self.ledger or not fold(self.truth).is_open:
+                return
+            due_at = fold(self.truth).due_at
+            assert due_at is not None
+            self.now = max(self.now, due_at) + timedelta(seconds=1)
+            self.read("ada")
+            self.apply_deadline("ada")
+        raise AssertionError("the message never ended")
+
+
+def check_report(stored: Outcome, number: int | None, before: Execution) -> None:
+    """What an outcome that counted owes to the state it met."""
+    if before.state is State.LEASED:
+        assert before.lease is not None
+        assert number == before.lease.number
+    if stored.route is DeliveryRoute.LIVE:
+        assert before.claim is not None
+    if stored.executed_via == "live" and before.claim is None:
+        assert stored.route is DeliveryRoute.LIVE_UNVERIFIED
+        assert stored.route_reason == "no_live_claim"
+
+
+def begin_or_apply(standing: Execution | None, event: Event) -> Execution:
+    if standing is None:
+        return fold(History(ulid=ULID, events=(Stored(seq=1, event=event),)))
+    return apply(standing, event)
+
+
+def allowed(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except Conflict:
+        return False
+    return True
+
+
+Claims.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+TestClaims = Claims.TestCase
