@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -31,14 +32,13 @@ def attach(
     ] = None,
     auto_claim: Annotated[bool, typer.Option("--auto-claim", help="Claim every offer at once.")] = False,
 ) -> None:
-    """Be a live session of an agent, until Ctrl-C, which detaches it.
+    """Be a live session of an agent until Ctrl-C, which detaches it.
 
-    What happens is printed as JSON lines with "event": attached, offer, delivery, refusal, posted, error. Commands are
-    read as lines from standard input:
+    What happens is printed as JSON lines; "event" is attached, offer, delivery, refusal, posted or error.
 
-      claim exec_…                                             claim an offer; a delivery or a refusal follows
-
-      {"execution_id": "exec_…", "success": true, "result": …}  the outcome of a delivery; "error" and "metadata" too
+    Standard input takes lines of two kinds. `claim EXEC` claims an offer; a delivery or a refusal follows.
+    A JSON object with "execution_id" and "success", and "result", "error" and "metadata" if you like,
+    reports the outcome of a delivery.
 
     Example: postroom attach cue-mac-app --auto-claim
     """
@@ -51,11 +51,12 @@ def attach(
     except ValueError as error:
         raise Misused(str(error)) from None
     try:
-        anyio.run(_attended, folder, auto_claim)
+        status = anyio.run(_until_signal, folder, auto_claim)
     except* NotAttached as group:
         raise Failure(f"{group.exceptions[0]}; does the monitor serve {agent}?") from None
     except* FileNotFoundError:
         raise Failure("the session's folder was removed by somebody else") from None
+    raise typer.Exit(status)
 
 
 def _local_state_dir() -> Path:
@@ -65,6 +66,18 @@ def _local_state_dir() -> Path:
     if run.monitor_state_dir is None:
         raise Failure("the running `postroom up` has no monitor; start it without --no-demo, or name --state-dir")
     return Path(run.monitor_state_dir)
+
+
+async def _until_signal(folder: "SessionFolder", auto_claim: bool) -> int:
+    """Attend until told to stop; return the exit status that says by what."""
+    import anyio
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_attended, folder, auto_claim)
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            number = await anext(signals)
+        tasks.cancel_scope.cancel()
+    return 128 + number
 
 
 async def _attended(folder: "SessionFolder", auto_claim: bool) -> None:

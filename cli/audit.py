@@ -1,5 +1,6 @@
 """`postroom audit`: does what the ledger tells hold together?"""
 
+from contextlib import aclosing
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,10 +12,12 @@ from cli.output import AsJson, print_json
 from cli.places import read_run
 
 if TYPE_CHECKING:
-    from contracts.events import History
+    from contracts.events import History, Stored
+    from infra.ledger_tail import StreamTail
     from router.audit import AuditReport
 
 SHOWN_FINDINGS: Final = 50
+SILENCES: Final = 3
 
 
 def audit(
@@ -69,25 +72,46 @@ def _broker(nats_url: str | None) -> str:
 
 async def _read_ledger(url: str, prefix: str) -> "tuple[list[History], int]":
     """Every message's events up to the present end of the ledger, and how many records could not be read."""
+    from contracts.events import History
     from contracts.subjects import Names
+    from infra.jetstream_api import call
+    from infra.ledger_tail import StreamTail
     from infra.nats_connection import Broker
 
     names = Names(prefix=prefix)
     async with Broker.open(url, name="postroom-audit") as broker:
-        return await _histories(broker, names)
+        state = (await call(broker, f"STREAM.INFO.{names.ledger_stream}"))["state"]
+        found, read = await _events(StreamTail(broker, names), int(state["last_seq"]))
+    histories = [History(ulid=ulid, events=tuple(events)) for ulid, events in found.items()]
+    return histories, int(state["messages"]) - read
 
 
-async def _histories(broker: "Broker", names: "Names") -> "tuple[list[History], int]":
-    from contracts.events import History, Stored
-    from infra import jetstream_api
-    from infra.ledger_tail import StreamTail
-
-    state = (await jetstream_api.call(broker, f"STREAM.INFO.{names.ledger_stream}"))["state"]
-    goal, records = int(state["last_seq"]), int(state["messages"])
+async def _events(tail: "StreamTail", goal: int) -> "tuple[dict[str, list[Stored]], int]":
+    """The events up to the sequence `goal` by message, and how many they are."""
     found: dict[str, list[Stored]] = {}
-    read, reached = 0, 0
-    tail = StreamTail(broker, names).follow(0)
-    while reached < goal:
-        batch = await anext(tail)
-        ...
-    return [History(ulid=ulid, events=tuple(events)) for ulid, events in found.items()], records - read
+    read = reached = silences = 0
+    async with aclosing(tail.follow(0)) as batches:
+        # A last record that cannot be read never comes; then there is only silence.
+        while reached < goal and silences < SILENCES:
+            batch = await anext(batches)
+            silences = 0 if batch else silences + 1
+            for moved in batch:
+                reached = moved.stored.seq
+                if reached <= goal:
+                    found.setdefault(moved.ulid, []).append(moved.stored)
+                    read += 1
+    return found, read
+
+
+def _print(report: "AuditReport", unreadable: int) -> None:
+    print(f"{report.messages} messages, {report.events} events, {report.accepted} accepted")
+    for title, states in (("open", report.open), ("ended", report.ended)):
+        print(f"{title:<6}{sum(states.values())}  {', '.join(f'{name} {count}' for name, count in states.items())}")
+    for finding in report.findings[:SHOWN_FINDINGS]:
+        print(f"✗ {finding.code}  {f'msg_{finding.ulid}' if finding.ulid else '-'}  {finding.text}")
+    if len(report.findings) > SHOWN_FINDINGS:
+        print(f"… and {len(report.findings) - SHOWN_FINDINGS} more; --json shows all")
+    if unreadable:
+        print(f"✗ unreadable  {unreadable} records")
+    if report.is_clean and not unreadable:
+        print("✓ clean")

@@ -77,5 +77,5 @@ def write_monitor_config(path: Path, *, gateway_url: str, nats_url: str, key_fil
 
 
 def _toml(value: str | list[str]) -> str:
-    """Strings and lists of strings are written in TOML as in JSON, except that only BMP escapes exist."""
-    return json.dumps(value, ensure_ascii=False)
+    """TOML reads JSON's strings and lists of them, except escaped surrogates and a bare DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -66,7 +66,7 @@ def bench(context: typer.Context) -> None:
 def main() -> None:
     """Run one command; failures become one line on standard error and an exit code that tells the truth."""
     try:
-        app()
+        app(prog_name="postroom")
     except Failure as failure:
         print(f"postroom: {failure.message}", file=sys.stderr)
         sys.exit(failure.exit_code)

@@ -40,6 +40,11 @@ class Report:
             raise StepFailed(name, message) from error
         self._tell(name, True, time.monotonic() - started, facts)
 
+    def died(self, failure: Failure) -> None:
+        """Tell programs of an end that no step told of; people read it on standard error."""
+        if self._as_json and not isinstance(failure, StepFailed):
+            print_line({"step": "up", "ok": False, "elapsed_s": round(self.total_s(), 3), "error": failure.message})
+
     def total_s(self) -> float:
         return time.monotonic() - self._started
 

@@ -33,6 +33,9 @@ def run(options: Options) -> int:
     with ExitStack() as stack:
         data_dir = options.data_dir or stack.enter_context(_temporary())
         stack.enter_context(locked(data_dir))
+        if options.ready_file is not None:
+            # What a killed run left there would be taken for ours.
+            options.ready_file.unlink(missing_ok=True)
         return anyio.run(Running(options, data_dir).run)
 
 
@@ -124,7 +127,8 @@ class Running:
 
     async def _live(self, installation: Installation, api: AsyncApi) -> None:
         options = self._options
-        with self._announced(installation):
+        run = self._note(installation)
+        with announced(self._data_dir, run):
             if options.demo:
                 demo = Demo(api, self._monitor_state_dir, self._report, claim_window_s=options.claim_window_s)
                 await demo.run()
@@ -133,12 +137,11 @@ class Running:
             if options.once:
                 return
             self._invite(installation)
-            await anyio.sleep_forever()
+            with _ready_file(options.ready_file, run, installation):
+                await anyio.sleep_forever()
 
-    @contextmanager
-    def _announced(self, installation: Installation) -> Iterator[None]:
-        """The notes other programs find us by, for as long as we run."""
-        run = Run(
+    def _note(self, installation: Installation) -> Run:
+        return Run(
             url=installation.url,
             api_key=self._owner_key_path.read_text().strip(),
             nats_url=installation.nats.endpoint.url,
@@ -146,15 +149,6 @@ class Running:
             monitor_state_dir=str(self._monitor_state_dir) if self._options.demo else None,
             pid=os.getpid(),
         )
-        ready_file = self._options.ready_file
-        with announced(self._data_dir, run):
-            if ready_file is not None:
-                write_json(ready_file, _ready(run, installation))
-            try:
-                yield
-            finally:
-                if ready_file is not None:
-                    ready_file.unlink(missing_ok=True)
 
     def _invite(self, installation: Installation) -> None:
         command = "./postroom" if (root() / "postroom").exists() else "postroom"
@@ -177,6 +171,7 @@ class Running:
 
     def _status(self) -> int:
         if self._failure is not None:
+            self._report.died(self._failure)
             complain(f"postroom: {self._failure.message}")
             return self._failure.exit_code
         return 128 + self._signal if self._signal else 0
@@ -202,14 +197,24 @@ _TRIES_WITHOUT_AGENTS: Final = (
 )
 
 
-def _ready(run: Run, installation: Installation) -> dict[str, object]:
-    return {
+@contextmanager
+def _ready_file(path: Path | None, run: Run, installation: Installation) -> Iterator[None]:
+    """Tell at `path`, for as long as the block runs, where everything answers."""
+    if path is None:
+        yield
+        return
+    told = {
         "url": run.url,
         "nats_url": run.nats_url,
         "redis_url": run.redis_url,
         "admin_key": installation.admin_key_path.read_text().strip(),
         "pid": run.pid,
     }
+    write_json(path, told)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

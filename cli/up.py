@@ -39,7 +39,7 @@ def up(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", envvar="POSTROOM_DATA_DIR", help="Where everything is kept. Default: .postroom/data"),
+        typer.Option("--data", help="Where everything is kept. Default: POSTROOM_DATA_DIR, else .postroom/data"),
     ] = None,
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep nothing: a folder removed at the end.")] = False,
     port: Annotated[

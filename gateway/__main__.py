@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,7 +22,9 @@ from contracts.subjects import Names
 from gateway.app import create_app
 from gateway.auth import authorize
 from gateway.directory import NONCE_SECRET, ensure_admin_key, ensure_secret, fresh_key_text
-from gateway.parts import Parts
+from gateway.http_protocol import BoundedHttp
+from gateway.metrics import Metrics, TimedLedger
+from gateway.parts import Parts, Rooms
 from infra.address_wall import check_url
 from infra.background import beside
 from infra.beats import RedisBeats
@@ -101,9 +104,9 @@ async def _parts(
     ledger: StreamLedger,
 ) -> Parts:
     clock, ids = SystemClock(), SystemIds()
-    beats = RedisBeats(redis, clock)
+    beats, metrics = RedisBeats(redis, clock), Metrics()
     neighbours = Neighbours(
-        ledger=ledger,
+        ledger=TimedLedger(ledger, metrics),
         pushes=BrokerPushes(broker),
         projection=projection,
         freshness=beats,
@@ -128,6 +131,7 @@ async def _parts(
         announcer=BrokerAnnouncer(broker, names),
         probe=NeighbourProbe(broker, redis),
         check_url=partial(check_url, allow_http=loopback, allow_loopback=loopback),
+        metrics=metrics,
     )
 
 
@@ -162,12 +166,24 @@ def key_in_file(path: Path, fresh: str) -> str:
     return fresh
 
 
+class Server(uvicorn.Server):
+    """uvicorn, which lets held answers go before it waits for the requests under way."""
+
+    def __init__(self, config: uvicorn.Config, rooms: Rooms) -> None:
+        super().__init__(config)
+        self._rooms = rooms
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._rooms.holds.release()
+        await super().shutdown(sockets)
+
+
 async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may finish."""
     async with build(settings) as gateway:
         # uvicorn raises its signal again at its end: unheard, that kills us before what `build` opened is closed.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
-            await uvicorn.Server(server_config(settings, gateway.app)).serve()
+            await Server(server_config(settings, gateway.app), gateway.app.state.rooms).serve()
 
 
 def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
@@ -176,7 +192,7 @@ def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
         host=settings.http_host,
         port=settings.http_port,
         backlog=settings.http_backlog,
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -1,16 +1,39 @@
 """What the gateway counts and times, in Prometheus' format."""
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from contracts.events import Event, History
 from contracts.records import Trace
+from router.ports import Ledger
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_BUCKETS_S: Final = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
+
+
+class TimedLedger:
+    """The ledger as the router's service sees it, with every durable append timed."""
+
+    def __init__(self, ledger: Ledger, metrics: "Metrics", timer: Callable[[], float] = time.perf_counter) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._timer = timer
+
+    async def load(self, ulid: str, *, fresh: bool = True) -> History | None:
+        return await self._ledger.load(ulid, fresh=fresh)
+
+    async def append(self, ulid: str, event: Event, *, expected_seq: int) -> int:
+        started = self._timer()
+        try:
+            return await self._ledger.append(ulid, event, expected_seq=expected_seq)
+        finally:
+            self._metrics.append_seconds(self._timer() - started)
 
 
 class Metrics:

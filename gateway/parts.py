@@ -11,9 +11,11 @@ from gateway.agents import Agents
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
 from gateway.directory import Directory
+from gateway.holds import Holds
 from gateway.live_sessions import LiveSessionBook
 from gateway.metrics import Metrics
 from gateway.ports import Announcer, Beats, DirectoryStore, Probe, Queries, Watch
+from gateway.waiting import Waiting
 from router.service import Service
 
 
@@ -42,6 +44,8 @@ class Rooms:
         self.parts = parts
         self.authenticator = Authenticator(store, clock)
         self.directory = Directory(store)
+        self.holds = Holds()
+        self.waiting = Waiting(service=parts.service, watch=parts.watch, clock=clock, holds=self.holds)
         self.agents = Agents(store=store, clock=clock, ids=ids, check_url=parts.check_url)
         self.keys = ApiKeys(store=store, authenticator=self.authenticator, clock=clock, ids=ids)
         self.sessions = LiveSessionBook(store=store, beats=parts.beats, announcer=parts.announcer, clock=clock, ids=ids)

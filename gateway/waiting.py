@@ -4,18 +4,21 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
-import anyio
+import structlog
+from starlette.types import Receive
 
 from contracts.clock import Clock
-from contracts.errors import Invalid
+from contracts.errors import Invalid, Unavailable
 from contracts.records import JsonObject, Principal
 from contracts.words import State
+from gateway.holds import Holds
 from gateway.ports import Watch
 from router.execution import Execution
 from router.service import Service, Standing
 
 STAGES: Final = ("claimed", "outcome")
 MIN_TIMEOUT_S, MAX_TIMEOUT_S, DEFAULT_TIMEOUT_S = 1, 120, 30
+log = structlog.get_logger()
 _UNTAKEN: Final = frozenset({State.WAITING, State.OFFERED, State.QUEUED, State.IN_INBOX})
 
 
@@ -39,24 +42,48 @@ def read_hold(query_string: bytes) -> Hold | None:
     return Hold(stage, timeout_s)
 
 
-async def hold(
-    wanted: Hold, standing: Standing, principal: Principal, *, service: Service, watch: Watch, clock: Clock
-) -> tuple[Standing, JsonObject]:
-    """The message as it stands when it got there, ended, or the time was over; and what `waited` says of it."""
-    started_at = clock.now()
-    message_id = standing.history.message.id
-    with anyio.move_on_after(wanted.timeout_s):
-        async with watch.message(standing.history.ulid) as moves:
+class Waiting:
+    """Holds the answers to senders who want to know how it went."""
+
+    def __init__(self, *, service: Service, watch: Watch, clock: Clock, holds: Holds) -> None:
+        self._service = service
+        self._watch = watch
+        self._clock = clock
+        self._holds = holds
+
+    async def hold(
+        self, wanted: Hold, standing: Standing, principal: Principal, receive: Receive
+    ) -> tuple[Standing, JsonObject]:
+        """The message as it stands when it got there, ended, or the time was over; and what `waited` says of it.
+
+        The message is accepted already, so this never raises for a neighbour that is away: then nothing was reached.
+        """
+        started_at = self._clock.now()
+        latest = _Latest(standing)
+        try:
+            async with self._holds.at_most(wanted.timeout_s, receive):
+                await self._follow(wanted, latest, principal)
+        except Unavailable as error:
+            log.warning("wait_cut_short", message_id=standing.history.message.id, code=error.code)
+        waited_s = round((self._clock.now() - started_at).total_seconds(), 3)
+        reached = has_reached(wanted.stage, latest.standing.execution)
+        return latest.standing, {"for": wanted.stage, "reached": reached, "waited_s": waited_s}
+
+    async def _follow(self, wanted: Hold, latest: "_Latest", principal: Principal) -> None:
+        message_id = latest.standing.history.message.id
+        async with self._watch.message(latest.standing.history.ulid) as moves:
             # Whatever happened before we listened is in this reading; whatever happens after wakes us.
-            standing = await service.find_message(message_id, principal)
-            if not _is_over(wanted, standing.execution):
-                async for _ in moves:
-                    standing = await service.find_message(message_id, principal)
-                    if _is_over(wanted, standing.execution):
-                        break
-    waited_s = round((clock.now() - started_at).total_seconds(), 3)
-    reached = has_reached(wanted.stage, standing.execution)
-    return standing, {"for": wanted.stage, "reached": reached, "waited_s": waited_s}
+            latest.standing = await self._service.find_message(message_id, principal)
+            while not _is_over(wanted, latest.standing.execution):
+                await anext(moves)
+                latest.standing = await self._service.find_message(message_id, principal)
+
+
+@dataclass(slots=True)
+class _Latest:
+    """What is known when the wait ends, in whichever way it ends."""
+
+    standing: Standing
 
 
 def has_reached(stage: str, execution: Execution) -> bool:

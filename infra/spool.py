@@ -22,7 +22,7 @@ FOLDERS_MAX: Final = 100
 FILES_MAX: Final = 1_000
 SCAN_MAX: Final = 20_000
 """How many names of one folder are looked at: somebody may fill it faster than we can read."""
-WATCH_STEP_MS: Final = 20
+WATCH_STEP_MS: Final = 10
 WATCH_DEBOUNCE_MS: Final = 200
 WATCH_TIMEOUT_MS: Final = 250
 """The watching thread hears of our end only between two of these."""

@@ -18,6 +18,7 @@ from infra.clock import SystemClock, SystemIds
 from infra.edge import EdgeFeed
 from infra.files import private_folder, write_document
 from infra.gateway_client import GatewayClient
+from infra.logs import configure_logs
 from infra.spawn import LocalPrograms
 from infra.spool import JournalFolder, SpoolFolder
 from monitor.configuration import Configuration, ConfigurationError, load
@@ -27,7 +28,7 @@ from monitor.daemon import Daemon
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; 0 then, 2 when the configuration cannot be used."""
     options = _parser().parse_args(arguments)
-    _log_to_stderr()
+    configure_logs("info")
     try:
         configuration = load(options.config)
         anyio.run(run, configuration, options.ready_file)
@@ -100,20 +101,6 @@ def _version() -> str | None:
         return version("postroom")
     except PackageNotFoundError:
         return None
-
-
-def _log_to_stderr() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The ledger as an auditor reads it: straight from the broker, past every program, each rule checked anew."""
+"""The ledger as an auditor reads it: straight from the broker, past every program."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from contracts.errors import IllegalEvent
-from contracts.events import Claimed, History, Leased, OutcomeRecorded, Stored
+from contracts.events import History, Stored
 from contracts.subjects import Names
 from infra.ledger_tail import StreamTail
 from infra.nats_connection import Broker
-from router.execution import Execution, fold
+from router.audit import Finding, audit
+from router.execution import fold
 from tests.program_caller import Json
 
 GRACE: Final = timedelta(seconds=5)
-"""How long after its deadline a message may still be open: the programs have just come back."""
+"""How long after its deadline a message may still be open: the programs may have just come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +30,12 @@ class Books:
         return {ulid: history for ulid, history in self.histories.items() if history.message.agent_id == agent["id"]}
 
     def states(self, agent: Json) -> Counter[str]:
+        """How many of an agent's messages are in each state."""
         return Counter(fold(history).state.value for history in self.of(agent).values())
 
-    def complaints(self) -> list[str]:
+    def findings(self) -> list[Finding]:
         """What does not hold together: illegal orders, double winners, forgotten deadlines."""
-        now = datetime.now(UTC)
-        return [complaint for ulid, history in self.histories.items() for complaint in _complaints(ulid, history, now)]
+        return list(audit(self.histories.values(), datetime.now(UTC), grace=GRACE).findings)
 
     def unknown(self, acknowledged: Iterable[Json]) -> list[str]:
         """Messages that were acknowledged and are not here."""
@@ -55,26 +55,3 @@ async def read_books(nats_url: str) -> Books:
                     found.setdefault(moved.ulid, []).append(moved.stored)
                     seen = moved.stored.seq
     return Books(histories={ulid: History(ulid=ulid, events=tuple(events)) for ulid, events in found.items()})
-
-
-def _complaints(ulid: str, history: History, now: datetime) -> list[str]:
-    try:
-        execution = fold(history)
-    except IllegalEvent as illegal:
-        return [f"{ulid}: {illegal.message}"]
-    events = [stored.event for stored in history.events]
-    found = []
-    if sum(isinstance(event, Claimed) for event in events) > 1:
-        found.append(f"{ulid}: claimed twice")
-    if sum(isinstance(event, OutcomeRecorded) for event in events) > 1:
-        found.append(f"{ulid}: two outcomes")
-    numbers = [event.lease.number for event in events if isinstance(event, Leased)]
-    if numbers != list(range(1, len(numbers) + 1)):
-        found.append(f"{ulid}: leases {numbers}")
-    if _is_forgotten(execution, now):
-        found.append(f"{ulid}: {execution.state.value} since its deadline {execution.due_at}")
-    return found
-
-
-def _is_forgotten(execution: Execution, now: datetime) -> bool:
-    return execution.is_open and execution.due_at is not None and execution.due_at + GRACE < now

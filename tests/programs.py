@@ -74,6 +74,10 @@ class Program:
         """Start it and return once it is ready."""
         with self.log_path.open("ab") as log:
             self._process = await spawn(self._argv, env=self._environment, cwd=ROOT, stdout=log, stderr=log)
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Wait until it says that it can do its work."""
         with anyio.move_on_after(START_S):
             while self.is_alive:
                 if await self._is_ready(self.pid):
@@ -162,8 +166,7 @@ class Programs(Caller):
         self.open([f"http://127.0.0.1:{port}" for port in self._gateway_ports], await self._key_of_owner())
 
     async def heal(self) -> None:
-        """Resume what is paused and start what is dead, so that the next test finds everything running."""
-        await self.stop_monitor()
+        """Resume what is paused, start what is dead, and wait until everything is ready."""
         for server in (self.nats, self.redis):
             server.resume()
             if not is_running(server.pid):
@@ -171,9 +174,7 @@ class Programs(Caller):
         async with anyio.create_task_group() as group:
             for program in self.programs:
                 program.resume()
-                if not program.is_alive:
-                    group.start_soon(program.start)
-        self.exchanges.clear()
+                group.start_soon(program.ready if program.is_alive else program.start)
 
     async def stop(self) -> None:
         """End everything: the programs first, in order, then what they need."""
@@ -198,7 +199,7 @@ class Programs(Caller):
         """Every acknowledged message is in the ledger, and nothing in it breaks a rule."""
         books = await self.books()
         assert books.unknown(acknowledged) == []
-        assert books.complaints() == []
+        assert books.findings() == []
         return books
 
     async def crash_broker(self, down_s: float = 1.0) -> None:
@@ -342,7 +343,9 @@ async def for_one_test(post: Programs) -> AsyncIterator[Programs]:
     finally:
         # Captured, and shown by pytest for a failed test only.
         sys.stdout.write(post.logs() + "\n")
+        await post.stop_monitor()
         await post.heal()
+        post.exchanges.clear()
 
 
 def is_running(pid: int) -> bool:

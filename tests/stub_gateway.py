@@ -44,7 +44,7 @@ class Work:
 
 
 class StubGateway:
-    """Answers like the gateway does. `away` makes it vanish; `refuse_extensions` takes the leases away; `slow_claims_s` answers claims late."""
+    """Answers like the gateway does, unless it is told to be away, to answer claims late or to take leases back."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, JsonObject]] = []
@@ -217,6 +217,7 @@ def message_of(execution_id: str) -> str:
 def _handler(stub: StubGateway) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1
 
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)

@@ -100,7 +100,7 @@ def same_request(
 
 
 def one_request(url: str, method: str, path: str, *, key: str, body: Any) -> bytes:
-    return _head(url, method, path, key) + _rest(json.dumps(body).encode())
+    return _head(url, method, path, key) + _rest(b"" if body is None else json.dumps(body).encode())
 
 
 def address_of(url: str) -> tuple[str, int]:

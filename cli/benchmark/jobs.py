@@ -123,10 +123,10 @@ async def claims(
     return _with_failures(result, offer["failures"])
 
 
-async def lag(*, request: JsonObject, count_path: str, rate: float, count: int) -> JsonObject:
+async def lag(*, request: JsonObject, list_path: str, rate: float, count: int) -> JsonObject:
     asked = Request(**request)
-    count_request = one_request(asked.url, "GET", count_path, key=asked.key, body={})
-    return await run_lag(asked.address, asked.exchange(), count_request, rate=rate, count=count)
+    list_request = one_request(asked.url, "GET", list_path, key=asked.key, body=None)
+    return await run_lag(asked.address, asked.exchange(), list_request, rate=rate, count=count)
 
 
 async def _until_arrived(

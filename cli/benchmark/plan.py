@@ -11,6 +11,8 @@ IN_FLIGHT: Final = (1, 16, 64)
 BATCH: Final = 64
 IDLE_PER_S: Final = 100
 CLAIMS_PER_S: Final = 500
+PAGE: Final = 20
+"""Messages on the newest page; looking for one needs no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ def _at_fixed_rates(scene: Scene) -> list[Measure]:
     hears = {"nats_url": scene.nats_url, "subject": f"live.{house.live}.>"}
     inbox, live = _post(scene, "auto", house.inbox), _post(scene, "live", house.live)
     pushed = {"url": scene.nats_url, "record_bytes": scene.record_bytes, **idle}
-    counted = {"count_path": f"/v1/agents/{house.lag}/inbox?count_only=true", **_at(scene, scene.lag_per_s)}
+    listed = {"list_path": f"/v1/executions?agent={house.lag}&limit={PAGE}", **_at(scene, scene.lag_per_s)}
     return [
         Measure(name="answer", job="offered", args={"request": inbox, **offered}),
         Measure(name="pushed_append", job="pushed_appends", args=pushed, is_floor=True),
@@ -84,7 +86,7 @@ def _at_fixed_rates(scene: Scene) -> list[Measure]:
         Measure(
             name="webhook", job="webhook", args={"request": _parsed(_post(scene, "webhook", house.webhook)), **idle}
         ),
-        Measure(name="lag", job="lag", args={"request": _post(scene, "inbox", house.lag), **counted}),
+        Measure(name="lag", job="lag", args={"request": _parsed(_post(scene, "inbox", house.lag)), **listed}),
     ]
 
 

@@ -2,14 +2,13 @@
 
 from typing import Annotated, Final
 
-import anyio
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from starlette.types import Receive
 
-from contracts.records import Principal
 from contracts.words import Channel, State
 from gateway.cursor import read_number, write_number
 from gateway.lists import hand_out, page_body
-from gateway.parts import Parts
+from gateway.parts import Parts, Rooms
 from gateway.ports import Page
 from gateway.ports import Query as ListQuery
 from gateway.routing import Answer, Caller, House, StrictRoute, words
@@ -30,6 +29,7 @@ _UNFINISHED: Final = (State.IN_INBOX, State.INBOX_DELIVERED, State.INBOX_READ)
 @endpoints.get("/v1/agents/{ref}/inbox", responses={200: {"model": InboxPage}})
 async def inbox(
     ref: str,
+    request: Request,
     caller: Caller,
     house: House,
     state: str | None = None,
@@ -53,7 +53,11 @@ async def inbox(
     if count_only:
         await house.parts.queries.settle()
         return Answer({"count": await house.parts.queries.count(query)})
-    return await _handed_out(query, scope, wait_s, caller, house.parts)
+    page = await _page(query, house.parts)
+    if wait_s and not page.views:
+        page = await _page_in_time(query, wait_s, house, request.receive)
+    views = await hand_out(page, house.parts.service, caller)
+    return Answer(page_body("messages", views, write_number(page.next_after, scope)))
 
 
 @endpoints.get("/v1/agents/{ref}/sent", responses={200: {"model": InboxPage}})
@@ -66,26 +70,16 @@ async def sent(ref: str, caller: Caller, house: House, limit: Limit = 50, cursor
     return Answer(page_body("messages", page.views, write_number(page.next_after, scope)))
 
 
-async def _handed_out(query: ListQuery, scope: str, wait_s: float, caller: Principal, parts: Parts) -> Answer:
-    page = await _page(query, parts)
-    if wait_s and not page.views:
-        page = await _page_in_time(query, wait_s, parts)
-    views = await hand_out(page, parts.service, caller)
-    return Answer(page_body("messages", views, write_number(page.next_after, scope)))
-
-
-async def _page_in_time(query: ListQuery, wait_s: float, parts: Parts) -> Page:
+async def _page_in_time(query: ListQuery, wait_s: float, house: Rooms, receive: Receive) -> Page:
     """The first page that is not empty, or the empty one when the time is over."""
     assert query.agent_id is not None
     page = Page(views=(), next_after=None)
-    with anyio.move_on_after(wait_s):
-        async with parts.watch.inbox(query.agent_id) as arrivals:
-            page = await _page(query, parts)
-            if not page.views:
-                async for _ in arrivals:
-                    page = await _page(query, parts)
-                    if page.views:
-                        break
+    async with house.holds.at_most(wait_s, receive):
+        async with house.parts.watch.inbox(query.agent_id) as arrivals:
+            page = await _page(query, house.parts)
+            while not page.views:
+                await anext(arrivals)
+                page = await _page(query, house.parts)
     return page
 
 

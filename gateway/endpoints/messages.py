@@ -20,7 +20,7 @@ from gateway.problems import refusal_of
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_messages import NewMessage, RouteQuestion
 from gateway.schemas_views import MessageView, RouteView
-from gateway.waiting import hold, read_hold
+from gateway.waiting import read_hold
 from router.explain import decision_view, message_view
 from router.service import Draft, Standing
 
@@ -38,6 +38,7 @@ class SendMessage:
         self._principal = rooms.authenticator.principal
         self._draft = Intake(rooms.directory).draft
         self._accept = rooms.parts.service.accept
+        self._hold = rooms.waiting.hold
         self._timer = timer
         self._log = log.bind()
 
@@ -50,18 +51,12 @@ class SendMessage:
         draft = await self._draft(_parsed(await read_object(scope, receive)), headers, principal)
         standing = await self._accept(draft)
         self._note(draft, standing, principal, self._timer() - started)
-        view: dict[str, Any] = {}
+        extra: dict[str, Any] = {"replayed": True} if standing.replayed else {}
+        status = 200 if standing.replayed else 201
         if wait is not None:
-            parts, replayed = self._parts, standing.replayed
-            standing, view["waited"] = await hold(
-                wait, standing, principal, service=parts.service, watch=parts.watch, clock=parts.clock
-            )
-        else:
-            replayed = standing.replayed
-        if replayed:
-            view["replayed"] = True
-        body = to_json({**message_view(standing.history, standing.execution), **view})
-        await _send(send, 200 if replayed else 201, body)
+            standing, extra["waited"] = await self._hold(wait, standing, principal, receive)
+        body = to_json({**message_view(standing.history, standing.execution), **extra})
+        await _send(send, status, body)
 
     def _note(self, draft: Draft, standing: Standing, principal: Principal, seconds: float) -> None:
         execution, message = standing.execution, standing.history.message

@@ -1,10 +1,7 @@
 """The programs as a user starts them: one message down each channel, and an end in good order."""
 
 import json
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -12,6 +9,7 @@ import pytest
 from monitor.session import Delivery, SessionFolder
 from tests.program_caller import PATIENCE_S
 from tests.programs import Programs, for_one_test, programs
+from tests.webhook_receiver import running_receiver
 
 UPPER_CASE = """
 import json, sys
@@ -30,32 +28,6 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prog
 async def post(shared: Programs) -> AsyncIterator[Programs]:
     async with for_one_test(shared) as lent:
         yield lent
-
-
-@contextmanager
-def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A webhook receiver on loopback that takes everything: its URL, and the headers it was sent."""
-    heard: list[dict[str, str]] = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            heard.append({name.lower(): value for name, value in self.headers.items()})
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-            """Stay silent."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hook", heard
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 async def test_a_live_session_is_offered_claims_and_answers(post: Programs) -> None:
@@ -96,12 +68,12 @@ async def test_an_unclaimed_offer_falls_back_to_the_monitors_background(post: Pr
 
 
 async def test_a_webhook_is_posted_by_one_of_the_routers(post: Programs) -> None:
-    with receiver() as (url, heard):
-        agent = await post.agent("webhook", webhook_url=url)
+    with running_receiver() as receiver:
+        agent = await post.agent("webhook", webhook_url=receiver.url)
         sent = await post.send(agent)
         ended = await post.until(sent, "delivered")
         assert ended["delivery_route"] == "webhook"
-    assert [headers["webhook-id"] for headers in heard] == [sent["id"]]
+    assert [headers["webhook-id"] for headers in receiver.heard] == [sent["id"]]
 
 
 async def test_what_one_gateway_accepts_the_other_lists_and_hands_out(post: Programs) -> None:

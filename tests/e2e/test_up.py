@@ -79,10 +79,11 @@ class Up:
 
 
 @contextmanager
-def running(tmp_path: Path, *arguments: str | Path) -> Iterator[Up]:
+def running(tmp_path: Path, *arguments: str | Path, demo: bool = False) -> Iterator[Up]:
     ready_file = tmp_path / "ready.json"
+    only_servers = [] if demo else ["--no-demo"]
     with subprocess.Popen(
-        command("up", "--no-demo", "--port", "0", "--ready-file", ready_file, *arguments),
+        command("up", *only_servers, "--port", "0", "--ready-file", ready_file, *arguments),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -195,3 +196,36 @@ def test_what_means_nothing_is_refused_with_2(arguments: list[str]) -> None:
     done, told = run_once(*arguments)
     assert done.returncode == 2
     assert told == []
+
+
+def test_a_session_attached_by_hand_answers_what_another_terminal_sends(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    variables = environment() | {"POSTROOM_DATA_DIR": str(data)}
+    with running(tmp_path, "--data", data, "--json", demo=True):
+        with subprocess.Popen(
+            command("attach", "cue-mac-app"), env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as session:
+            assert session.stdin is not None
+            assert session.stdout is not None
+            assert json.loads(session.stdout.readline())["event"] == "attached"
+            sending = command("send", "cue-mac-app", "hello", "--wait", "outcome", "--json")
+            with subprocess.Popen(sending, env=variables, stdout=subprocess.PIPE, text=True) as sender:
+                execution_id = json.loads(session.stdout.readline())["execution_id"]
+                print(f"claim {execution_id}", file=session.stdin, flush=True)
+                delivery = json.loads(session.stdout.readline())
+                outcome = {"execution_id": execution_id, "success": True, "result": {"answer": 42}}
+                print(json.dumps(outcome), file=session.stdin, flush=True)
+                told, _ = sender.communicate(timeout=START_S)
+            assert (delivery["event"], delivery["message"]["message"]) == ("delivery", "hello")
+            assert json.loads(session.stdout.readline()) == {
+                "event": "posted",
+                "execution_id": execution_id,
+                "accepted": True,
+            }
+            view = json.loads(told)
+            assert (view["delivery_route"], view["outcome"]["result"]) == ("live", {"answer": 42})
+            session.send_signal(signal.SIGINT)
+            assert session.wait(timeout=END_S) == 130
+        audited = subprocess.run(command("audit"), env=variables, capture_output=True, text=True, check=False)
+        assert audited.returncode == 0, audited.stderr + audited.stdout
+        assert "✓ clean" in audited.stdout

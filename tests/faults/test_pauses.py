@@ -16,6 +16,12 @@ ECHO = """
 import json, sys
 print(json.dumps({"success": True, "result": json.loads(sys.stdin.readline())["message"]}))
 """
+SLOW = """
+import os, pathlib, sys, time
+(pathlib.Path("{folder}") / os.environ["ATTEMPT"]).touch()
+time.sleep(3)
+print("done")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +167,6 @@ async def test_a_host_that_slept_past_its_lease_is_refused_and_its_work_is_done_
     assert (ended["outcome"]["result"], ended["state"]) == ("mine", "delivered")
     assert await post.types(sent) == ["accepted", "leased", "attempt_failed", "leased", "outcome_recorded"]
     await post.assert_whole([sent])
-
-
-SLOW = """
-import os, pathlib, sys, time
-(pathlib.Path("{folder}") / os.environ["ATTEMPT"]).touch()
-time.sleep(3)
-print("done")
-"""
 
 
 async def monitor_has_let_go(post: Programs, execution_id: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from contracts.errors import Conflict, Stale
 from contracts.events import (
@@ -21,11 +21,12 @@ from contracts.events import (
     FellBack,
     History,
     Leased,
+    LeaseExtended,
     Offered,
     OutcomeRecorded,
     Stored,
 )
-from contracts.records import Claim, Outcome, SessionFact
+from contracts.records import Claim, Decision, Outcome, SessionFact
 from contracts.words import AttestationLevel, Channel, DeliveryRoute, Reason, State
 from router.attestation import Attested, Proof, attest, push_nonce
 from router.audit import audit
@@ -53,6 +54,7 @@ from tests.builders import (
 SECRET: Final = b"installation"
 DICE: Final = 0.5
 LEASE_S: Final = 60
+ACTORS: Final = ("ada", "bob", "cleo", "dan")
 FOR_EVER: Final = timedelta(days=3_650)
 RECIPIENT: Final = agent(LIVE, BG)
 TOKENS: Final = {"main": "m" * 26, "desk": "d" * 26, "nobody": "x" * 26}
@@ -61,7 +63,7 @@ SESSIONS: Final = (
     session("desk", token=TOKENS["desk"], attestation=AttestationLevel.TOKEN_NONCE),
 )
 
-actors = st.sampled_from(["ada", "bob", "cleo", "dan"])
+actors = st.sampled_from(ACTORS)
 lease_numbers = st.integers(1, 4)
 pauses_s = st.sampled_from([0.0, 0.5, 2.0, WINDOW_S - 1, WINDOW_S + 1, LEASE_S + 1, OUTCOME_S + 1])
 plans = st.sampled_from(
@@ -79,10 +81,15 @@ class Claims(RuleBasedStateMachine):
         self.copies: dict[str, History] = {}
 
     @initialize(plan=plans, ttl_s=st.sampled_from([20, 100, 86_400]))
-    def accept(self, plan: object, ttl_s: int) -> None:
-        self.ledger.append(Stored(seq=1, event=accepted(plan, ttl_s=ttl_s)))  # type: ignore[arg-type]
-        for actor in ("ada", "bob", "cleo", "dan"):
-            self.copies[actor] = self.truth
+    def accept(self, plan: Decision, ttl_s: int) -> None:
+        self.ledger.append(Stored(seq=1, event=accepted(plan, ttl_s=ttl_s)))
+        self.copies = dict.fromkeys(ACTORS, self.truth)
+
+    def belief(self, actor: str, looks: bool) -> Execution:
+        """Where an actor thinks the message stands; it may look again first."""
+        if looks:
+            self.read(actor)
+        return fold(self.copies[actor])
 
     @property
     def truth(self) -> History:
@@ -98,9 +105,9 @@ class Claims(RuleBasedStateMachine):
     def let_time_pass(self, pause_s: float) -> None:
         self.now += timedelta(seconds=pause_s)
 
-    @rule(actor=actors, label=st.sampled_from(sorted(TOKENS)), shows_nonce=st.booleans())
-    def claim(self, actor: str, label: str, shows_nonce: bool) -> None:
-        standing = fold(self.copies[actor])
+    @rule(actor=actors, looks=st.booleans(), label=st.sampled_from(sorted(TOKENS)), shows_nonce=st.booleans())
+    def claim(self, actor: str, looks: bool, label: str, shows_nonce: bool) -> None:
+        standing = self.belief(actor, looks)
         expected = push_nonce(SECRET, "exec", standing.claim_before) if standing.claim_before else None
         verdict = attest(
             Proof(session_token=TOKENS[label], nonce=expected if shows_nonce else None),
@@ -121,29 +128,37 @@ class Claims(RuleBasedStateMachine):
         if event is not None:
             self.append(actor, event)
 
-    @rule(actor=actors)
-    def offer_again(self, actor: str) -> None:
-        standing = fold(self.copies[actor])
+    @rule(actor=actors, looks=st.booleans())
+    def offer_again(self, actor: str, looks: bool) -> None:
+        standing = self.belief(actor, looks)
         if standing.state is State.WAITING and self.now <= standing.expires_at:
             closes = self.now + timedelta(seconds=WINDOW_S)
             self.append(actor, Offered(at=self.now, by=actor, claim_before=closes))
 
-    @rule(actor=actors)
-    def cancel(self, actor: str) -> None:
+    @rule(actor=actors, second_thoughts=st.integers(0, 5))
+    def cancel(self, actor: str, second_thoughts: int) -> None:
         standing = fold(self.copies[actor])
-        if standing.is_open and standing.state not in (State.CLAIMED, State.LEASED):
+        if not second_thoughts and standing.is_open and standing.state not in (State.CLAIMED, State.LEASED):
             cancelled = Ended(at=self.now, by=actor, state=State.CANCELLED, reason=Reason.CANCELLED_BY_SENDER)
             self.append(actor, cancelled)
 
-    @rule(actor=actors)
-    def lease(self, actor: str) -> None:
-        standing = fold(self.copies[actor])
+    @rule(actor=actors, looks=st.booleans())
+    def lease(self, actor: str, looks: bool) -> None:
+        standing = self.belief(actor, looks)
         if allowed(lambda: _check_leasable(standing, Channel.BG, self.now)):
             self.append(actor, _leased(standing, actor, LEASE_S, self.now, actor))
 
-    @rule(actor=actors, number=lease_numbers)
-    def release(self, actor: str, number: int) -> None:
-        standing = fold(self.copies[actor])
+    @rule(actor=actors, looks=st.booleans(), number=lease_numbers)
+    def extend(self, actor: str, looks: bool, number: int) -> None:
+        standing = self.belief(actor, looks)
+        if allowed(lambda: _check_lease(standing, number)):
+            expires_at = self.now + timedelta(seconds=LEASE_S)
+            if self.append(actor, LeaseExtended(at=self.now, by=actor, number=number, expires_at=expires_at)):
+                assert fold(self.truth).due_at == expires_at
+
+    @rule(actor=actors, looks=st.booleans(), number=lease_numbers)
+    def release(self, actor: str, looks: bool, number: int) -> None:
+        standing = self.belief(actor, looks)
         if allowed(lambda: _check_lease(standing, number)):
             failure = Failure(reason=Reason.ATTEMPT_FAILED)
             if self.append(actor, failed_attempt(standing, failure, self.now, DICE, actor)):
@@ -159,19 +174,18 @@ class Claims(RuleBasedStateMachine):
         if self.append(actor, OutcomeRecorded(at=self.now, by=actor, outcome=verdict)):
             check_report(verdict, number, before)
 
-    @precondition(lambda self: self.copies)
     @rule(actor=actors, then=actors)
     def two_act_on_the_same_copy(self, actor: str, then: str) -> None:
         """A claim and a fallback meet: both read before either wrote."""
         self.read(actor)
         self.read(then)
-        self.claim(actor, "main", shows_nonce=True)
+        self.claim(actor, looks=False, label="main", shows_nonce=True)
         self.apply_deadline(then)
 
     # --- how they do it ---------------------------------------------------------------------------------------------
 
     def append(self, actor: str, event: Event) -> bool:
-        """Compare and set. What an actor decided is always lawful by its own copy; whether it counts is decided here."""
+        """Compare and set. What an actor decided is lawful by its own copy; whether it counts is decided here."""
         copy = self.copies[actor]
         apply(fold(copy), event)
         try:

@@ -1,0 +1,107 @@
+"""What `explain` prints, from a view to the lines a person reads."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cli.explanation import message_lines, route_lines, trace_table
+
+
+def printed(*lines: Any) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=160, highlight=False)
+    for line in lines:
+        console.print(line)
+    return out.getvalue()
+
+
+def gate(verdict: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "gate": "heartbeat_fresh",
+        "channel": "live",
+        "verdict": verdict,
+        "reason": "heartbeat_stale",
+        "facts": {"age_s": 301.04, "max_age_s": 120},
+    } | changes
+
+
+def view(**changes: Any) -> dict[str, Any]:
+    """A message that fell back to background because its session's heartbeat was stale."""
+    plan = [{"channel": "bg", "mode": "background_fallback"}]
+    return {
+        "id": "msg_1",
+        "execution_id": "exec_1",
+        "to": {"slug": "cue-mac-app", "owner": "max"},
+        "subject": "Quick question",
+        "delivery_mode": "live",
+        "live_fallback_mode": "background",
+        "effective_delivery_mode": "background_fallback",
+        "delivery_route": "background_fallback",
+        "state": "delivered",
+        "reason": "outcome_reported",
+        "terminal": True,
+        "accepted_at": "2026-01-01T00:00:00.000Z",
+        "ended_at": "2026-01-01T00:00:01.250Z",
+        "deadline_at": None,
+        "outcome": {"success": True, "executed_via": "bg", "route": "background_fallback", "route_reason": None},
+        "trace": [gate("fail")],
+        "events": [
+            {
+                "seq": 1,
+                "at": "2026-01-01T00:00:00.000Z",
+                "by": "key:k",
+                "type": "accepted",
+                "decision": {"plan": plan},
+            },
+            {"seq": 2, "at": "2026-01-01T00:00:01.250Z", "by": "router:r", "type": "ended", "state": "x\x1b[31m"},
+        ],
+    } | changes
+
+
+def test_a_fallback_is_explained_from_the_wish_to_the_end() -> None:
+    text = printed(*message_lines(view()))
+    assert 'msg_1 → cue-mac-app@max  "Quick question"' in text
+    assert "asked live, else background · went background_fallback · route background_fallback" in text
+    assert "plan  1 bg as background_fallback" in text
+    assert "age_s=301.0 max_age_s=120" in text
+    assert "+1.250 s" in text
+    assert "ended  delivered (outcome_reported) after 1.250 s · success · executed via bg" in text
+
+
+@pytest.mark.parametrize(("verdict", "mark"), [("pass", "✓"), ("wait", "…"), ("fail", "✗")])
+def test_each_verdict_has_its_mark(verdict: str, mark: str) -> None:
+    assert mark in printed(trace_table([gate(verdict)]))
+
+
+def test_what_a_sender_wrote_never_reaches_the_terminal_as_a_control_sequence() -> None:
+    text = printed(*message_lines(view(subject="\x1b[2Jgone\nsecond [red]line")))
+    assert "\x1b" not in text
+    assert "second [red]line" in text
+
+
+def test_an_outcome_that_is_not_believed_says_why() -> None:
+    doubted = {"success": True, "executed_via": "live", "route": "live_unverified", "route_reason": "no_live_claim"}
+    assert "route live_unverified (no_live_claim)" in printed(*message_lines(view(outcome=doubted)))
+
+
+def test_an_open_message_says_until_when() -> None:
+    text = printed(*message_lines(view(terminal=False, outcome=None, deadline_at="2026-01-01T00:00:30.000Z")))
+    assert "open  until 2026-01-01T00:00:30.000Z" in text
+
+
+def test_a_route_to_nowhere_says_so() -> None:
+    nowhere: dict[str, Any] = {
+        "to": {"slug": "a", "owner": "max"},
+        "delivery_mode": "live",
+        "live_fallback_mode": "none",
+        "effective_delivery_mode": None,
+        "state": "live_unclaimed_no_session",
+        "reason": "no_session_attached",
+        "plan": [],
+        "trace": [],
+    }
+    text = printed(*route_lines(nowhere))
+    assert "a@max  would be sent nowhere" in text
+    assert "plan  (nothing to try)" in text
