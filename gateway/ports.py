@@ -47,7 +47,10 @@ class DirectoryStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A list question. `after` is the cursor: the accept sequence of the last row seen; newest first unless `oldest_first`."""
+    """A list question, answered newest first unless `oldest_first`.
+
+    `after` is the cursor: the accept sequence of the last row seen.
+    """
 
     owner: str
     agent_id: str | None = None

@@ -1,6 +1,7 @@
 """A webhook receiver on loopback that takes everything and remembers what it was sent."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,17 +13,20 @@ class Receiver:
     """Where it listens, and the headers of each request, lower-cased."""
 
     url: str = ""
+    delay_s: float = 0.0
+    """How long each request waits for its answer."""
     heard: list[dict[str, str]] = field(default_factory=list)
 
 
 @contextmanager
-def running_receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
+def running_receiver(*, delay_s: float = 0.0) -> Iterator[Receiver]:
+    receiver = Receiver(delay_s=delay_s)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             receiver.heard.append({name.lower(): value for name, value in self.headers.items()})
+            time.sleep(receiver.delay_s)
             self.send_response(204)
             self.end_headers()
 

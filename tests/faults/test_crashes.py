@@ -11,6 +11,7 @@ import pytest
 from monitor.session import Delivery, OfferSeen, SessionFolder
 from tests.program_caller import PATIENCE_S, Json, assert_sound, code_of, in_parallel, met
 from tests.programs import Programs, for_one_test, is_running, programs
+from tests.webhook_receiver import running_receiver
 
 HANGS_ONCE = """
 import json, os, pathlib, sys, time
@@ -292,3 +293,20 @@ async def test_a_broker_killed_at_the_outcome_records_each_outcome_once(post: Pr
         assert await post.types(each) == ["accepted", "leased", "outcome_recorded"]
     await post.assert_whole(sent)
     assert_sound(post.exchanges)
+
+
+async def test_a_broker_killed_while_webhooks_are_posted_has_each_answer_recorded_when_it_is_back(
+    post: Programs,
+) -> None:
+    with running_receiver(delay_s=0.5) as receiver:
+        agent = await post.agent("webhook", webhook_url=receiver.url)
+        async with post.sending(agent, 8) as sent:
+            pass
+        await met(lambda: len(receiver.heard) >= 6)
+        await post.crash_broker()
+        for each in sent.values():
+            # A lease lasts 25 s: before that nobody would try again.
+            await post.until(each, "delivered", timeout_s=8)
+            assert await post.types(each) == ["accepted", "leased", "outcome_recorded"]
+    assert sorted(headers["webhook-id"] for headers in receiver.heard) == sorted(each["id"] for each in sent.values())
+    await post.assert_whole(sent.values())

@@ -47,7 +47,7 @@ async def serving(answerer: Answerer) -> AsyncIterator[tuple[str, int]]:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
-        yield "127.0.0.1", listener.extra(SocketAttribute.local_port)
+        yield "127.0.0.1", listener.extra_attributes[SocketAttribute.local_port]()
         tasks.cancel_scope.cancel()
 
 
