@@ -55,6 +55,15 @@ class LiveSessionBook:
             agent.id, lambda sessions: alter(sessions, label, token_sha256=digest, make_default=make_default)
         )
 
+    async def attached(self, agent: Agent, label: str) -> LiveSession:
+        """The attached session of this label; what memory does not know is looked for afresh before it is refused."""
+        for fresh in (False, True):
+            found = await self._store.get(live_key(agent.id), LiveSessions, fresh=fresh)
+            for session in found.record.sessions if found else ():
+                if session.is_attached and session.label == label:
+                    return session
+        raise _not_attached()
+
     async def beat(self, agent: Agent, session: LiveSession, beat: SessionBeat) -> tuple[LiveSession, datetime]:
         """Note a session's sign of life; returns it with the instant it was last seen, by the server's clock."""
         seen_at = self._clock.now() - timedelta(seconds=beat.age_s)
@@ -146,7 +155,11 @@ def find_attached(sessions: Sequence[LiveSession], label: str) -> LiveSession:
     for session in sessions:
         if session.is_attached and session.label == label:
             return session
-    raise NotFound("live_session_not_found", "No session with this label is attached.")
+    raise _not_attached()
+
+
+def _not_attached() -> NotFound:
+    return NotFound("live_session_not_found", "No session with this label is attached.")
 
 
 def _without_default(sessions: Sessions) -> Sessions:

@@ -30,7 +30,7 @@ def agent_not_found() -> NotFound:
 def problem_of(error: Exception, request_id: str) -> Response:
     """The answer to any exception. What is not an error of ours is a bug and is answered without details."""
     if isinstance(error, Rejected | Unavailable):
-        return _problem(error.http_status, error.code, error.message, error.facts, _headers(error))
+        return _problem(error.http_status, error.code, error.message, _facts(error), _headers(error))
     message = "Something went wrong on our side."
     return _problem(500, "internal_error", message, {"request_id": request_id}, {})
 
@@ -59,6 +59,12 @@ def _problem(status: int, code: str, message: str, facts: Mapping[str, Any], hea
         "error": {"code": code, "message": message, "status": status, **facts},
     }
     return Response(to_json(body, fallback=str), status, headers, MEDIA_TYPE)
+
+
+def _facts(error: PostroomError) -> Mapping[str, Any]:
+    if isinstance(error, Unavailable):
+        return {**error.facts, "retry_after_s": error.retry_after_s}
+    return error.facts
 
 
 def _headers(error: PostroomError) -> dict[str, str]:

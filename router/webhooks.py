@@ -5,9 +5,12 @@ nobody else's do.
 """
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
+import anyio
 import structlog
 from anyio.abc import TaskGroup
 
@@ -81,12 +84,19 @@ class Webhooks:
 
     async def _run(self, ulid: str, agent_id: str, group: TaskGroup) -> None:
         try:
-            await self.deliver(ulid)
-        except Unavailable as error:
-            log.warning("webhook_postponed", message_ulid=ulid, reason=error.code)
+            await self._persist(lambda: self.deliver(ulid), ulid)
         finally:
             self._receivers[agent_id].under_way.discard(ulid)
             self._fill(agent_id, group)
+
+    async def _persist(self, step: Callable[[], Awaitable[Standing | None]], ulid: str) -> Standing | None:
+        """Take a step until the broker is there for it. A step that was taken without our knowing comes to None."""
+        while True:
+            try:
+                return await step()
+            except Unavailable as error:
+                log.warning("webhook_postponed", message_ulid=ulid, reason=error.code)
+                await anyio.sleep(error.retry_after_s)
 
     async def deliver(self, ulid: str) -> Standing | None:
         """Lease, POST, record; None when another router was faster or the message is not due."""
@@ -97,12 +107,17 @@ class Webhooks:
         agent = await self._directory.agent(message.agent_id)
         if agent is None or agent.webhook_url is None or agent.webhook_secret is None:
             gone = Failure(reason=Reason.WEBHOOK_URL_MISSING, is_final=True)
-            return await self._service.settle_webhook(leased, gone, by=self._name)
+            return await self._record(leased, gone)
         result = await self._post(leased, agent)
         if result.status == GONE:
             await self._directory.disable_webhook(agent.id, self._clock.now())
         self._log(leased, result)
-        return await self._service.settle_webhook(leased, ended(result), by=self._name)
+        return await self._record(leased, ended(result))
+
+    async def _record(self, leased: Standing, ending: Outcome | Failure) -> Standing | None:
+        """The POST is made and cannot be taken back: its record waits for the broker, or for the lease to be lost."""
+        settle = partial(self._service.settle_webhook, leased, ending, by=self._name)
+        return await self._persist(settle, leased.history.ulid)
 
     async def _post(self, standing: Standing, agent: Agent) -> PostResult:
         return await self._sender.post(

@@ -232,9 +232,9 @@ class Programs(Caller):
 
     # --- the monitor -----------------------------------------------------------------------------------------------
 
-    async def start_monitor(self, agent: Json, *, handler: str | None = None, **background: Any) -> Program:
+    async def start_monitor(self, agent: Json, *, handler: str | None = None, poll_every_s: float = 1) -> Program:
         """A monitor that serves this agent's sessions, and its background work with `handler`, a Python script."""
-        config = self._write_monitor_config(agent, handler, background)
+        config = self._write_monitor_config(agent, handler, poll_every_s)
         ready_file = self.folder / "monitor.ready"
         self.monitor = Program(
             "monitor",
@@ -252,7 +252,7 @@ class Programs(Caller):
             monitor.resume()
             await monitor.stop()
 
-    def _write_monitor_config(self, agent: Json, handler: str | None, background: Mapping[str, Any]) -> Path:
+    def _write_monitor_config(self, agent: Json, handler: str | None, poll_every_s: float) -> Path:
         key_file = self.folder / "owner.key"
         key_file.touch(mode=0o600)
         key_file.write_text(self.key)
@@ -263,7 +263,7 @@ class Programs(Caller):
             'monitor_id = "test-host"',
             f'state_dir = "{self.state_dir}"',
             "beat_every_s = 5",
-            "poll_every_s = 1",
+            f"poll_every_s = {poll_every_s}",
             "[[agents]]",
             f'agent = "{agent["slug"]}"',
         ]
@@ -271,7 +271,7 @@ class Programs(Caller):
             script = self.folder / "handler.py"
             script.write_text(handler)
             lines += ["[agents.background]", f"argv = {json.dumps([sys.executable, str(script)])}"]
-            lines += [f"{name} = {json.dumps(value)}" for name, value in ({"lease_s": 10} | dict(background)).items()]
+            lines += ["lease_s = 10"]
         config = self.folder / "monitor.toml"
         config.write_text("\n".join(lines) + "\n")
         return config

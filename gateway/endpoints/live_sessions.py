@@ -7,7 +7,6 @@ from fastapi import APIRouter
 from contracts.errors import Rejected
 from contracts.records import Principal
 from gateway.endpoints.agents import last_seen
-from gateway.live_sessions import find_attached
 from gateway.parts import Rooms
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_agents import Attach, HostBeat, SessionBeat, SessionChange
@@ -51,7 +50,7 @@ async def change_session(ref: str, label: str, wanted: SessionChange, caller: Ca
 async def beat_session(ref: str, label: str, beat: SessionBeat, caller: Caller, house: House) -> Answer:
     """A session's sign of life."""
     agent = await house.directory.find(ref, caller, action="session.beat", field="ref")
-    session = find_attached(await house.directory.sessions(agent.id), label)
+    session = await house.sessions.attached(agent, label)
     session, seen_at = await house.sessions.beat(agent, session, beat)
     return Answer(session_view(session, seen_at, house.parts.clock.now()))
 
