@@ -14,6 +14,8 @@ import re
 from typing import Final
 
 CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = [high + low for high in CROCKFORD for low in CROCKFORD]
+_SHIFTS: Final = range(120, -1, -10)
 _ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
 MESSAGE_ID: Final = re.compile(rf"msg_({_ULID})\Z")
 EXECUTION_ID: Final = re.compile(rf"exec_({_ULID})(?:r([1-9][0-9]{{0,5}}))?\Z")
@@ -56,8 +58,4 @@ def ulid_for_key(owner: str, idempotency_key: str) -> str:
 
 def encode_ulid(value: int) -> str:
     """Write a 128-bit number in the ULID alphabet, lower case, 26 characters."""
-    characters = []
-    for _ in range(26):
-        characters.append(CROCKFORD[value & 31])
-        value >>= 5
-    return "".join(reversed(characters))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

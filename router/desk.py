@@ -8,6 +8,7 @@ with what is there now. So no decision is ever made on a state that had already 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from random import random
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from contracts.words import Channel, State
 from router.attestation import push_nonce
 from router.channels import ALL
 from router.execution import Execution, apply, fold
-from router.explain import message_view
+from router.explain import View, message_view, trace_view
 from router.gates import Question
 from router.ports import Authorizer, Directory, Freshness, Ledger, Projection, Pushes, Row
 
@@ -31,13 +32,23 @@ READS: Final = frozenset({"message.read", "execution.read", "message.cancel"})
 """What the sender's side may do; everything else is the receiver's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Standing:
     """A message as it stands: its events, and the execution they fold to."""
 
     history: History
     execution: Execution
     replayed: bool = False
+
+    @cached_property
+    def view(self) -> View:
+        """The message view without its trace, as lists show it; made once, because several readers want it."""
+        return message_view(self.history, self.execution, trace=False)
+
+    @property
+    def explained(self) -> View:
+        """The message view of docs/api.md, with its trace."""
+        return {**self.view, "trace": trace_view(self.execution.trace)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +241,7 @@ class Desk:
             sender_owner=message.sender.owner,
             channel=execution.channel,
             state=execution.state,
-            view=self._to_json(message_view(history, execution, trace=False)),
+            view=self._to_json(standing.view),
         )
 
     async def project(self, ulid: str) -> Execution | None:

@@ -62,7 +62,9 @@ def table(run: Run) -> Table:
     for name in ("metric", "product", "floor", "ratio", "goal", "met?"):
         shown.add_column(name, justify="left" if name in ("metric", "goal", "met?") else "right")
     for row in run.rows:
-        shown.add_row(*cells(row))
+        # A run of chosen measurements shows what it has; a full one also shows what is missing.
+        if row.product is not None or not run.settings["only"]:
+            shown.add_row(*cells(row))
     return shown
 
 

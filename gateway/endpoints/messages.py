@@ -74,7 +74,9 @@ class SendMessage:
                 effective_delivery_mode=execution.mode,
                 state=execution.state,
                 replayed=standing.replayed,
-                trace=[f"{each.channel}/{each.gate}={each.verdict}:{each.reason}" for each in execution.trace],
+                trace=" ".join(
+                    [f"{each.channel}/{each.gate}={each.verdict}:{each.reason}" for each in execution.trace]
+                ),
                 duration_ms=round(seconds * 1000, 3),
             )
 

@@ -32,7 +32,7 @@ def run_of(*rounds: dict[str, dict[str, Any]]) -> Run:
         started_at=datetime(2000, 1, 1, tzinfo=UTC),
         facts=facts,
         beside={"gateway": 1, "router": 1},
-        settings={"duration_s": 2.0},
+        settings={"duration_s": 2.0, "only": []},
         rounds=rounds,
     )
 
