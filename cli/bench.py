@@ -12,6 +12,7 @@ from cli.failures import Failure, Misused
 from cli.output import complain, console
 
 if TYPE_CHECKING:
+    from cli.benchmark.children import Product
     from cli.benchmark.report import Run
 
 DEFAULT_DURATION_S: Final = 2.0
@@ -21,45 +22,44 @@ ROUNDS: Final = 3
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+Rounds = Annotated[int, typer.Option(min=1, max=20, help="How often each side is measured; medians count.")]
+Duration = Annotated[float | None, typer.Option(min=0.1, max=60, help="How long each measurement of a round lasts.")]
+OfferedRate = Annotated[int, typer.Option(min=1, max=20_000, help="The rate at which answers are timed.")]
+LagRate = Annotated[int, typer.Option(min=1, max=20_000, help="The rate at which the lists' lag is timed.")]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Only measurements whose names begin so; may be repeated.")
+]
+Out = Annotated[Path | None, typer.Option(help="Where the JSON goes. Default: bench-results/<instant>.json.")]
+ReadyFile = Annotated[
+    Path | None, typer.Option(help="Measure the `postroom up` that wrote this file, instead of one of our own.")
+]
+Url = Annotated[str | None, typer.Option(help="Measure this gateway; needs --api-key and --nats-url.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="POSTROOM_API_KEY", help="An admin key, for --url.")]
+NatsUrl = Annotated[str | None, typer.Option(help="The broker behind --url, with user and password.")]
+Prefix = Annotated[str, typer.Option(help="The prefix of the installation's streams, when it has one.")]
+
+
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute: shows that all works, not how fast.")] = False,
-    rounds: Annotated[
-        int, typer.Option(min=1, max=20, help="How often each side is measured; medians count.")
-    ] = ROUNDS,
-    duration_s: Annotated[
-        float | None, typer.Option(min=0.1, max=60, help="How long each measurement of a round lasts.")
-    ] = None,
-    offered_per_s: Annotated[int, typer.Option(min=1, max=20_000, help="The rate at which answers are timed.")] = 1000,
-    lag_per_s: Annotated[
-        int, typer.Option(min=1, max=20_000, help="The rate at which the lists' lag is timed.")
-    ] = 1000,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only measurements whose names begin so; may be repeated.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the JSON goes. Default: bench-results/<instant>.json.")
-    ] = None,
-    ready_file: Annotated[
-        Path | None, typer.Option(help="Measure the `postroom up` that wrote this file, instead of one of our own.")
-    ] = None,
-    url: Annotated[str | None, typer.Option(help="Measure this gateway; needs --api-key and --nats-url.")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="POSTROOM_API_KEY", help="An admin key.")] = None,
-    nats_url: Annotated[str | None, typer.Option(help="The broker behind --url, with user and password.")] = None,
-    prefix: Annotated[str, typer.Option(help="The prefix of the installation's streams, when it has one.")] = "",
+    rounds: Rounds = ROUNDS,
+    duration_s: Duration = None,
+    offered_per_s: OfferedRate = 1000,
+    lag_per_s: LagRate = 1000,
+    only: Only = None,
+    out: Out = None,
+    ready_file: ReadyFile = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    nats_url: NatsUrl = None,
+    prefix: Prefix = "",
 ) -> None:
     """Measure the product and the floors beneath it in turn, and say which goals are met.
 
     Exit code 0 when everything could be measured, whether or not a goal is met; 1 when a request failed.
     """
-    from cli.benchmark.children import Product
     from cli.benchmark.run import Options, measure_all
 
-    product = None
-    if url is not None:
-        if api_key is None or nats_url is None:
-            raise Misused("--url needs --api-key and --nats-url")
-        product = Product(url=url, nats_url=nats_url, admin_key=api_key)
     options = Options(
         duration_s=duration_s or (QUICK_DURATION_S if quick else DEFAULT_DURATION_S),
         rounds=rounds,
@@ -68,7 +68,7 @@ def bench(
         prefix=prefix,
         only=tuple(only or ()),
         ready_file=ready_file,
-        product=product,
+        product=_named_product(url, api_key, nats_url),
     )
     started_at = datetime.now(UTC)
     run = anyio.run(measure_all, options, started_at, complain)
@@ -78,6 +78,16 @@ def bench(
 def main(arguments: Sequence[str]) -> None:
     """Run the command with these arguments; `Failure` is raised, everything else of the command line exits here."""
     typer.main.get_command(app).main(list(arguments), prog_name="postroom bench")
+
+
+def _named_product(url: str | None, api_key: str | None, nats_url: str | None) -> "Product | None":
+    from cli.benchmark.children import Product
+
+    if url is None:
+        return None
+    if api_key is None or nats_url is None:
+        raise Misused("--url needs --api-key and --nats-url")
+    return Product(url=url, nats_url=nats_url, admin_key=api_key)
 
 
 def _show(run: "Run", path: Path) -> None:

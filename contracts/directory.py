@@ -1,6 +1,7 @@
 """The directory's keys and small records: who exists, under which name. One bucket, changed by compare-and-set.
 
     owner.<owner>            Owner           key.<key id>             ApiKey
+    keys.<owner>.<key id>    KeyEntry
     agent.<12 characters>    Agent           slug.<owner>.<slug>      SlugEntry
     live.<12 characters>     LiveSessions    secret.<name>            ServerSecret
 
@@ -34,6 +35,13 @@ class SlugEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyEntry:
+    """That an owner has a key: what lists are made from, so that nobody has to look at everybody's keys."""
+
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSessions:
     """The attached sessions of one agent, and the last few detached ones, oldest first."""
 
@@ -47,7 +55,7 @@ class ServerSecret:
     value: str
 
 
-DirectoryRecord = Owner | ApiKey | Agent | SlugEntry | LiveSessions | ServerSecret
+DirectoryRecord = Owner | ApiKey | KeyEntry | Agent | SlugEntry | LiveSessions | ServerSecret
 
 
 def owner_key(owner: str) -> str:
@@ -56,6 +64,10 @@ def owner_key(owner: str) -> str:
 
 def api_key_key(key_id: str) -> str:
     return f"key.{key_id}"
+
+
+def key_entry_key(owner: str, key_id: str) -> str:
+    return f"keys.{owner}.{key_id}"
 
 
 def agent_key(agent_id: str) -> str:

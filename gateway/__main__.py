@@ -1,11 +1,12 @@
 """`python -m gateway`: the front door on the real broker and the real Redis, from its settings to its last request."""
 
+import gc
 import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,35 +15,36 @@ from pathlib import Path
 import anyio
 import uvicorn
 from fastapi import FastAPI
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 
+from contracts.directory import PUSH_NONCES
 from contracts.errors import PostroomError
 from contracts.subjects import Names
 from gateway.app import create_app
 from gateway.auth import authorize
-from gateway.directory import NONCE_SECRET, ensure_admin_key, ensure_secret, fresh_key_text
+from gateway.directory import ensure_admin_key, fresh_key_text
 from gateway.http_protocol import BoundedHttp
 from gateway.metrics import Metrics, TimedLedger
 from gateway.parts import Parts, Rooms
 from infra.address_wall import check_url
-from infra.background import beside
 from infra.beats import RedisBeats
 from infra.clock import SystemClock, SystemIds
-from infra.directory_store import BucketDirectory, DirectoryReader
-from infra.ledger import StreamLedger
+from infra.connections import Connections, connections
+from infra.directory_store import DirectoryReader
 from infra.logs import configure_logs
 from infra.nats_connection import Broker
 from infra.projection import RedisProjection
-from infra.provision import StreamSettings, check_server, provision
 from infra.pushes import BrokerAnnouncer, BrokerPushes
 from infra.queries import RedisQueries
-from infra.redis_connection import DEFAULT_PREFIX, RedisConnection, redis_client
+from infra.redis_connection import RedisConnection
+from infra.server_secret import server_secret
 from infra.settings import GatewaySettings, UnknownSettings, refuse_unknown_names
 from infra.watch import BrokerWatch
 from router.service import Neighbours, Policy, Service
 
 KEEP_ALIVE_S = 75
+GC_THRESHOLD = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,41 +78,23 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
     Raises `Unavailable` when a neighbour cannot be reached, `UnsafeBroker` when it keeps less than we promise.
     """
-    names = Names(prefix=settings.prefix)
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(Broker.open(_plain(settings.nats_url), name="postroom-gateway"))
-        await _check_broker(broker, names, settings)
-        redis = RedisConnection(
-            redis_client(_plain(settings.redis_url)),
-            prefix=f"{settings.prefix}:" if settings.prefix else DEFAULT_PREFIX,
-        )
-        stack.push_async_callback(redis.close)
-        projection = RedisProjection(redis)
-        await stack.enter_async_context(beside(projection.run))
-        store = await stack.enter_async_context(BucketDirectory.open(broker, names))
-        ledger = await stack.enter_async_context(StreamLedger.open(broker, names))
-        parts = await _parts(settings, broker, names, redis, projection, store, ledger)
+    async with connections(settings, "postroom-gateway") as have:
+        parts = await _parts(settings, have)
         await _bootstrap(settings, parts)
-        yield Gateway(app=create_app(parts), parts=parts, broker=broker, names=names, projection=projection)
+        yield Gateway(
+            app=create_app(parts), parts=parts, broker=have.broker, names=have.names, projection=have.projection
+        )
 
 
-async def _parts(
-    settings: GatewaySettings,
-    broker: Broker,
-    names: Names,
-    redis: RedisConnection,
-    projection: RedisProjection,
-    store: BucketDirectory,
-    ledger: StreamLedger,
-) -> Parts:
+async def _parts(settings: GatewaySettings, have: Connections) -> Parts:
     clock, ids = SystemClock(), SystemIds()
-    beats, metrics = RedisBeats(redis, clock), Metrics()
+    beats, metrics = RedisBeats(have.redis, clock), Metrics()
     neighbours = Neighbours(
-        ledger=TimedLedger(ledger, metrics),
-        pushes=BrokerPushes(broker),
-        projection=projection,
+        ledger=TimedLedger(have.ledger, metrics),
+        pushes=BrokerPushes(have.broker),
+        projection=have.projection,
         freshness=beats,
-        directory=DirectoryReader(store),
+        directory=DirectoryReader(have.directory),
         authorize=authorize,
         clock=clock,
         id_source=ids,
@@ -119,31 +103,21 @@ async def _parts(
     policy = Policy(
         outcome_deadline=timedelta(seconds=settings.outcome_deadline_s), bg_max_attempts=settings.max_attempts_bg
     )
+    secret = await server_secret(have.directory, PUSH_NONCES, ids)
     loopback = settings.webhook_allow_loopback
     return Parts(
         clock=clock,
         ids=ids,
-        store=store,
-        service=Service(neighbours, nonce_secret=await ensure_secret(store, ids, NONCE_SECRET), policy=policy),
-        queries=RedisQueries(redis, projection),
+        store=have.directory,
+        service=Service(neighbours, nonce_secret=secret, policy=policy),
+        queries=RedisQueries(have.redis, have.projection),
         beats=beats,
-        watch=BrokerWatch(broker, names),
-        announcer=BrokerAnnouncer(broker, names),
-        probe=NeighbourProbe(broker, redis),
+        watch=BrokerWatch(have.broker, have.names),
+        announcer=BrokerAnnouncer(have.broker, have.names),
+        probe=NeighbourProbe(have.broker, have.redis),
         check_url=partial(check_url, allow_http=loopback, allow_loopback=loopback),
         metrics=metrics,
     )
-
-
-async def _check_broker(broker: Broker, names: Names, settings: GatewaySettings) -> None:
-    if settings.nats_sys_url is not None:
-        await check_server(_plain(settings.nats_sys_url))
-    streams = StreamSettings(
-        ledger_max_bytes=settings.ledger_max_bytes,
-        directory_max_bytes=settings.directory_max_bytes,
-        replicas=settings.replicas,
-    )
-    await provision(broker, names, streams)
 
 
 async def _bootstrap(settings: GatewaySettings, parts: Parts) -> None:
@@ -182,8 +156,19 @@ async def serve(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may finish."""
     async with build(settings) as gateway:
         # uvicorn raises its signal again at its end: unheard, that kills us before what `build` opened is closed.
+        spare_the_collector()
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
             await Server(server_config(settings, gateway.app), gateway.app.state.rooms).serve()
+
+
+def spare_the_collector() -> None:
+    """Keep what the start made out of every later collection, and collect after more requests than two or three.
+
+    A full collection over modules and models takes tens of milliseconds, in the middle of somebody's request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
 
 
 def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
@@ -221,10 +206,6 @@ def main() -> None:
 def _complaint(status: int, text: str) -> int:
     sys.stderr.write(f"postroom gateway: {text}\n")
     return status
-
-
-def _plain(secret: SecretStr) -> str:
-    return secret.get_secret_value()
 
 
 if __name__ == "__main__":

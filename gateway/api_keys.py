@@ -7,7 +7,7 @@ from contracts.directory import api_key_key
 from contracts.errors import NotFound
 from contracts.records import ApiKey, Principal
 from gateway.auth import Authenticator, authorize, require
-from gateway.directory import decided, owner_writes
+from gateway.directory import decided, key_writes, owner_writes
 from gateway.keys import KEY_BYTES, KEY_ID, new_key
 from gateway.ports import DirectoryStore, Write
 from gateway.schemas_agents import NewKey
@@ -43,7 +43,9 @@ class ApiKeys:
 
     async def visible(self, principal: Principal) -> list[ApiKey]:
         """The keys that count now: the caller's own, or everybody's for an admin key; oldest first."""
-        found = [await self._store.get(key, ApiKey) for key in await self._store.keys("key.*")]
+        pattern = "keys.*.*" if principal.admin else f"keys.{principal.owner}.*"
+        key_ids = [entry.rpartition(".")[2] for entry in await self._store.keys(pattern)]
+        found = [await self._store.get(api_key_key(key_id), ApiKey) for key_id in key_ids]
         keys = [each.record for each in found if each and each.record.revoked_at is None]
         shown = [key for key in keys if authorize(principal, "key.read", key.owner)]
         return sorted(shown, key=lambda key: (key.created_at, key.key_id))
@@ -56,8 +58,7 @@ class ApiKeys:
         self._authenticator.forget(key_id)
 
     async def _store_new(self, record: ApiKey) -> None:
-        write = Write(key=api_key_key(record.key_id), record=record, expected_seq=0)
-        await self._store.transact([*await owner_writes(self._store, record.owner, self._clock), write])
+        await self._store.transact([*await owner_writes(self._store, record.owner, self._clock), *key_writes(record)])
 
     async def _revoke(self, key_id: str, principal: Principal) -> None:
         found = await self._store.get(api_key_key(key_id), ApiKey, fresh=True)

@@ -9,15 +9,15 @@ from typing import Final, TypeVar
 
 from contracts.clock import Clock, Ids
 from contracts.directory import (
+    KeyEntry,
     LiveSessions,
     Owner,
-    ServerSecret,
     SlugEntry,
     agent_key,
     api_key_key,
+    key_entry_key,
     live_key,
     owner_key,
-    secret_key,
     slug_key,
 )
 from contracts.errors import Stale, Unavailable
@@ -28,9 +28,6 @@ from gateway.keys import KEY_BYTES, KeyText, new_key, parse_key
 from gateway.ports import DirectoryStore, Write
 from gateway.problems import agent_not_found
 
-NONCE_SECRET: Final = "push-nonce"  # noqa: S105 - a name, not the secret
-"""The secret from which all gateways derive the nonces of live pushes."""
-SECRET_BYTES: Final = 32
 ROUNDS: Final = 8
 """How often a change starts again when others are faster; each round somebody else got something done."""
 
@@ -111,21 +108,6 @@ async def ensure_admin_key(store: DirectoryStore, clock: Clock, key_text: str, *
     return await decided(lambda: _ensure(store, clock, key, owner))
 
 
-async def ensure_secret(store: DirectoryStore, ids: Ids, name: str) -> bytes:
-    """The installation's secret of this name, made by whichever program asks first."""
-
-    async def attempt() -> bytes:
-        found = await store.get(secret_key(name), ServerSecret, fresh=True)
-        if found is not None:
-            return bytes.fromhex(found.record.value)
-        value = ids.secret(SECRET_BYTES)
-        record = ServerSecret(value=value.hex())
-        await store.transact([Write(key=secret_key(name), record=record, expected_seq=0)])
-        return value
-
-    return await decided(attempt)
-
-
 def fresh_key_text(ids: Ids) -> str:
     """A new key nobody has stored yet."""
     return new_key(ids.secret(KEY_BYTES)).text
@@ -145,6 +127,14 @@ async def _ensure(store: DirectoryStore, clock: Clock, key: KeyText, owner: str)
         name="bootstrap",
         admin=True,
     )
-    write = Write(key=api_key_key(key.key_id), record=record, expected_seq=0)
-    await store.transact([*await owner_writes(store, owner, clock), write])
+    await store.transact([*await owner_writes(store, owner, clock), *key_writes(record)])
     return record
+
+
+def key_writes(record: ApiKey) -> list[Write]:
+    """What makes a new key exist: the key, and its place among its owner's keys."""
+    entry = KeyEntry(key_id=record.key_id)
+    return [
+        Write(key=api_key_key(record.key_id), record=record, expected_seq=0),
+        Write(key=key_entry_key(record.owner, record.key_id), record=entry, expected_seq=0),
+    ]

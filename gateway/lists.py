@@ -10,7 +10,6 @@ from contracts.errors import PostroomError, Rejected
 from contracts.records import Principal
 from contracts.words import State
 from gateway.ports import Page
-from router.explain import message_view
 from router.service import Service
 
 # Finds candidates without parsing. Metadata may contain these bytes too, so a candidate is parsed before it counts.
@@ -33,7 +32,7 @@ async def hand_out(page: Page, service: Service, principal: Principal) -> list[b
     async def deliver(place: int, message_id: str) -> None:
         try:
             standing = await service.mark(message_id, State.INBOX_DELIVERED, principal)
-            views[place] = to_json(message_view(standing.history, standing.execution, trace=False))
+            views[place] = to_json(standing.view)
         except Rejected:
             # Acknowledged, cancelled or expired since the page was made: it is no longer in the inbox.
             views[place] = None

@@ -72,4 +72,3 @@ class OutcomeReport(Body):
     metadata: Metadata = Field(default_factory=dict)
     executed_via: Literal["live", "bg", "inbox"] | None = None
     lease: LeaseNumber | None = None
-    session_token: Annotated[str, Field(max_length=256)] | None = None

@@ -88,9 +88,6 @@ class ProgramSettings(_Settings):
     webhook_allow_loopback: Annotated[
         bool, Field(description="Let webhooks go to this machine, also without TLS. For development.")
     ] = False
-    push_max_unsent_bytes: Annotated[
-        int, Field(ge=65_536, description="Pushes that may wait for the broker before they are dropped.")
-    ] = 8 * 1024**2
     log_level: Annotated[LogLevel, Field(description="The least severe lines to log.")] = "info"
 
 

@@ -72,9 +72,13 @@ class Program:
 
     async def start(self) -> None:
         """Start it and return once it is ready."""
+        await self.launch()
+        await self.ready()
+
+    async def launch(self) -> None:
+        """Start it, and no more."""
         with self.log_path.open("ab") as log:
             self._process = await spawn(self._argv, env=self._environment, cwd=ROOT, stdout=log, stderr=log)
-        await self.ready()
 
     async def ready(self) -> None:
         """Wait until it says that it can do its work."""

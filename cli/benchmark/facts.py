@@ -3,9 +3,9 @@
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,19 @@ from infra.binaries import nats_server_binary, redis_server_binary
 PACKAGES: Final = ("postroom", "nats-py", "uvicorn", "uvloop", "httptools", "fastapi", "pydantic", "redis", "aiohttp")
 SYNCS: Final = 200
 RECORD: Final = b"x" * 1024
+SECRET_OPTIONS: Final = ("--api-key", "--nats-url")
+HIDDEN: Final = "[hidden]"
 ROLES: Final = ("gateway", "router", "monitor", "nats-server", "valkey-server")
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as it was typed, without its secrets."""
+    words, is_secret = ["postroom"], False
+    for word in arguments:
+        name, equals, _ = word.partition("=")
+        words.append(HIDDEN if is_secret else f"{name}={HIDDEN}" if equals and name in SECRET_OPTIONS else word)
+        is_secret = not equals and name in SECRET_OPTIONS
+    return " ".join(words)
 
 
 def machine() -> dict[str, Any]:
@@ -32,7 +44,6 @@ def machine() -> dict[str, Any]:
         "valkey_server": _program_version(redis_server_binary()),
         "load_average": os.getloadavg(),
         "fsync": sync_latency(),
-        "command": " ".join(sys.argv),
     }
 
 

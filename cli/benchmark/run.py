@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cli.benchmark.children import Product, Workload, bare_server, own_product, read_ready_file, workload
-from cli.benchmark.facts import Beside, cpu_us_each, machine
+from cli.benchmark.facts import Beside, command_line, cpu_us_each, machine
 from cli.benchmark.house import fill_inbox, furnish, settle
 from cli.benchmark.plan import Measure, Scene, round_of, warm_up
 from cli.benchmark.report import Run
@@ -62,7 +62,7 @@ async def measure_all(options: Options, started_at: datetime, tell: Tell) -> Run
         finally:
             await load.carry_out("drop_floor", url=product.nats_url)
     return Run(
-        command=" ".join(sys.argv),
+        command=command_line(sys.argv[1:]),
         started_at=started_at,
         facts=facts,
         beside=beside.roles(),

@@ -24,7 +24,7 @@ from gateway.schemas_views import (
     MessageView,
 )
 from router.attestation import Proof
-from router.explain import event_views, instant, message_view
+from router.explain import event_views, instant
 from router.reports import Report
 from router.service import Standing
 
@@ -176,7 +176,7 @@ async def _lease(execution_id: str, wanted: LeaseRequest, caller: Principal, hou
 
 
 def _view(standing: Standing) -> JsonObject:
-    return message_view(standing.history, standing.execution)
+    return standing.explained
 
 
 def _claimed(view: JsonObject, standing: Standing) -> JsonObject:

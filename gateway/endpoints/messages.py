@@ -21,7 +21,7 @@ from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_messages import NewMessage, RouteQuestion
 from gateway.schemas_views import MessageView, RouteView
 from gateway.waiting import read_hold
-from router.explain import decision_view, message_view
+from router.explain import decision_view
 from router.service import Draft, Standing
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["messages"])
@@ -55,7 +55,7 @@ class SendMessage:
         status = 200 if standing.replayed else 201
         if wait is not None:
             standing, extra["waited"] = await self._hold(wait, standing, principal, receive)
-        body = to_json({**message_view(standing.history, standing.execution), **extra})
+        body = to_json({**standing.explained, **extra})
         await _send(send, status, body)
 
     def _note(self, draft: Draft, standing: Standing, principal: Principal, seconds: float) -> None:
@@ -136,4 +136,4 @@ async def route(question: RouteQuestion, caller: Caller, house: House) -> Answer
 
 
 def _answer(standing: Standing) -> Answer:
-    return Answer(message_view(standing.history, standing.execution))
+    return Answer(standing.explained)

@@ -238,3 +238,23 @@ async def test_an_outcome_written_while_the_monitor_is_dead_is_posted_by_the_nex
     ended = await post.until(sent, "delivered")
     assert (ended["delivery_route"], ended["outcome"]["result"]) == ("live", "in time")
     assert await post.types(sent) == ["accepted", "claimed", "outcome_recorded"]
+
+
+# --- everything ----------------------------------------------------------------------------------------------------
+
+
+async def test_after_everything_was_killed_at_once_what_was_acknowledged_is_there_and_moves_on(post: Programs) -> None:
+    agent = await post.agent("live", "bg")
+    await post.attach(agent)
+    async with post.sending(agent, 80, "live", at_once=8, claim_window_s=1) as acknowledged:
+        await met(lambda: len(acknowledged) >= 30)
+        for victim in (post.nats, post.redis, *post.routers, *post.gateways):
+            victim.kill()
+        for program in (*post.routers, *post.gateways):
+            await program.gone()
+        await post.heal()
+    for sent in acknowledged.values():
+        await post.until(sent, "queued")
+    listed = [view["id"] async for view in post.pages("/v1/executions", "executions", agent=agent["id"])]
+    assert sorted(listed) == sorted(sent["id"] for sent in acknowledged.values())
+    await post.assert_whole(acknowledged.values())

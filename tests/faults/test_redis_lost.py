@@ -153,6 +153,23 @@ async def test_a_store_emptied_and_killed_under_load_is_whole_again(post: Progra
     await post.assert_whole(acknowledged.values())
 
 
+async def test_gateway_and_router_start_and_work_without_their_store(post: Programs) -> None:
+    agent = await post.agent("live", "bg")
+    await post.attach(agent)
+    sent = await post.send(agent, "live", claim_window_s=1)
+    async with store_dead(post):
+        for program in (*post.gateways, *post.routers):
+            post.kill(program)
+            await program.gone()
+            await program.launch()
+        fresh = await post.send(agent, "bg")
+        assert (await post.lease(fresh)).status_code == 200
+        assert (await post.report(fresh, lease=1)).status_code == 200
+        assert await post.types(await post.until(sent, "queued")) == ["accepted", "fell_back"]
+    await listed_as_in_the_ledger(post, agent)
+    await post.assert_whole([sent, fresh])
+
+
 async def test_a_silent_store_holds_up_no_request_for_more_than_a_second(post: Programs) -> None:
     agent = await post.agent("live", "bg", "inbox")
     token = await post.attach(agent)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cli.benchmark.facts import command_line
 from cli.benchmark.goals import GOALS, Figure, Floor, Goal, judge
 from cli.benchmark.house import House
 from cli.benchmark.plan import Scene, names, round_of
@@ -122,6 +123,18 @@ def test_the_footer_says_what_ran_beside(beside: dict[str, int], said: str) -> N
         rounds=run.rounds,
     )
     assert said in footer(shown)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["bench", "--quick"], "postroom bench --quick"),
+        (["bench", "--api-key", "pr_x", "--url", "http://h"], "postroom bench --api-key [hidden] --url http://h"),
+        (["bench", "--nats-url=nats://core:pw@h"], "postroom bench --nats-url=[hidden]"),
+    ],
+)
+def test_the_command_is_kept_without_its_secrets(typed: list[str], kept: str) -> None:
+    assert command_line(typed) == kept
 
 
 def test_processor_time_is_shown_the_greatest_share_first() -> None:
