@@ -99,10 +99,11 @@ class InboxMarked(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeRecorded(_Event):
-    """The end most senders hope for. Terminal."""
+    """The end most senders hope for. Terminal. `lease` is the number of the lease the work was done under."""
 
     outcome: Outcome
     reason: Reason = Reason.OUTCOME_REPORTED
+    lease: int | None = None
     type: Literal["outcome_recorded"] = "outcome_recorded"
 
 

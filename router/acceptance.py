@@ -14,7 +14,7 @@ from contracts.words import Channel, Reason, State
 from router.channels import ALL
 from router.channels.rules import MONTH
 from router.decision import decide, first_state, reachability_matters
-from router.desk import Desk, Standing
+from router.desk import Desk, Standing, claim_before
 from router.execution import begin
 from router.explain import trace_view
 from router.gates import Question
@@ -88,19 +88,15 @@ class Acceptance(Desk):
             fingerprint=_fingerprint(draft) if key else "",
             idempotent=key is not None,
         )
+        offered = first_state(decision) is State.OFFERED
         return Accepted(
             at=now,
             by=f"key:{draft.sender.key_id}",
             message=message,
             decision=decision,
-            claim_before=self._claim_before(draft.wish, draft.recipient, decision, now),
+            claim_before=claim_before(message, draft.recipient, now) if offered else None,
             max_attempts=self._max_attempts(decision.steps[0].channel) if decision.steps else 1,
         )
-
-    def _claim_before(self, wish: Wish, agent: Agent, decision: Decision, now: datetime) -> datetime | None:
-        if first_state(decision) is not State.OFFERED:
-            return None
-        return now + timedelta(seconds=wish.claim_window_s or agent.claim_window_s)
 
     async def _replay(self, ulid: str, attempted: Message) -> Standing:
         """The subject is taken: by this very request, or by another one under the same key."""

@@ -59,19 +59,19 @@ class Agenda:
         elif (known := self._entries.get(ulid)) is not None and stored.seq > known.seq:
             self.correct(ulid, _applied(known.execution, stored), now, seq=stored.seq)
 
-    def correct(self, ulid: str, execution: Execution, now: datetime, *, seq: int | None = None) -> None:
+    def correct(self, ulid: str, execution: Execution, now: datetime, *, seq: int) -> None:
         """Take over where an open message stands, from its next event or folded from the ledger up to `seq`.
 
         What is older than the events taken in already is passed over.
         """
         entry = self._entries.get(ulid)
-        if entry is None or (seq is not None and seq < entry.seq):
+        if entry is None or seq < entry.seq:
             return
         if not execution.is_open:
             self._forget(entry)
             return
         slim = replace(execution, trace=())
-        self._keep(replace(entry, execution=slim, wake_at=_wake_at(slim, now), seq=seq or entry.seq))
+        self._keep(replace(entry, execution=slim, wake_at=_wake_at(slim, now), seq=seq))
 
     def due(self, now: datetime, limit: int = 1_000) -> list[Entry]:
         """Take the entries whose time has come, the earliest first.

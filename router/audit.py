@@ -208,6 +208,8 @@ def _fenced_leases(history: History) -> Iterator[Problem]:
             present = None if isinstance(event, AttemptFailed) else present
         elif isinstance(event, OutcomeRecorded) and event.outcome.route in WORKERS_ROUTES and present is None:
             yield "without_lease", f"sequence {stored.seq}: {event.outcome.route}"
+        elif isinstance(event, OutcomeRecorded) and event.lease not in (None, present):
+            yield "stale_lease", f"sequence {stored.seq}: an outcome under {event.lease}, present is {present}"
 
 
 RULES: Final[tuple[Callable[[History], Iterator[Problem]], ...]] = (

@@ -1,7 +1,7 @@
 """Live claims and offers: the session that proves itself first has the execution, and the fallback has not."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from contracts import ids
 from contracts.errors import Conflict, Forbidden
@@ -10,7 +10,7 @@ from contracts.records import Claim, Principal
 from contracts.words import Channel, State
 from router.attestation import Attested, Proof, Refused, attest
 from router.decision import decide, first_state
-from router.desk import Desk, Standing, no_execution
+from router.desk import Desk, Standing, claim_before, no_execution
 
 
 class Claims(Desk):
@@ -73,12 +73,11 @@ class Claims(Desk):
         decision = decide(replace(message.wish, channel=Channel.LIVE), q)
         if first_state(decision) is not State.OFFERED:
             return None
-        window_s = message.wish.claim_window_s or agent.claim_window_s
         event = Offered(
             at=q.now,
             by=by,
             execution=execution.number,
-            claim_before=q.now + timedelta(seconds=window_s),
+            claim_before=claim_before(message, agent, q.now),
             trace=decision.trace,
         )
         return await self._append(standing, event)

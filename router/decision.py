@@ -95,7 +95,12 @@ def _without_session(wish: Wish, q: Question, trace: Trace, reason: Reason) -> D
     if wish.fallback is FallbackMode.LIVE_ONLY:
         waits = _fallback_gate(Channel.LIVE, Verdict.WAIT, Reason.WAITS_FOR_SESSION, wish)
         # The second step follows each offer that nobody claims: the message waits again.
-        return Decision(steps=(_step(Channel.LIVE), _step(Channel.LIVE)), trace=(*trace, waits), waits=True)
+        return Decision(
+            steps=(_step(Channel.LIVE), _step(Channel.LIVE)),
+            trace=(*trace, waits),
+            reason=Reason.WAITS_FOR_SESSION,
+            waits=True,
+        )
     if wish.fallback is FallbackMode.NONE:
         refused = _fallback_gate(Channel.LIVE, Verdict.FAIL, Reason.FALLBACK_DISABLED, wish)
         return _ended((*trace, refused), reason)

@@ -16,7 +16,7 @@ from contracts import ids
 from contracts.clock import Clock, Ids
 from contracts.errors import Conflict, Forbidden, NotFound, Stale, Unavailable
 from contracts.events import Accepted, Event, FellBack, History, Offered, Stored
-from contracts.records import Agent, Envelope, Principal
+from contracts.records import Agent, Envelope, Message, Principal
 from contracts.words import Channel, State
 from router.attestation import push_nonce
 from router.channels import ALL
@@ -252,6 +252,12 @@ class Desk:
         standing = Standing(history=history, execution=fold(history))
         self._projection.write(self.row(standing))
         return standing.execution
+
+
+def claim_before(message: Message, agent: Agent, now: datetime) -> datetime:
+    """When the window of an offer made now closes; never after the message's own end."""
+    window_s = message.wish.claim_window_s or agent.claim_window_s
+    return min(now + timedelta(seconds=window_s), message.expires_at)
 
 
 def parse_execution(execution_id: str) -> tuple[str, int]:

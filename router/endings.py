@@ -1,12 +1,9 @@
 """Outcomes, cancelling, the inbox and deadlines: how executions come to their end."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-import anyio
-
-from contracts.errors import Conflict, NotFound, Stale
+from contracts.errors import Conflict, Stale
 from contracts.events import Ended, Event, FellBack, InboxMarked, OutcomeRecorded
 from contracts.records import Outcome, Principal
 from contracts.words import INBOX_STATES, Channel, Reason, State
@@ -29,8 +26,13 @@ class Endings(Desk):
                 raise Conflict(verdict.code, verdict.message)
             if verdict is standing.execution.outcome:
                 return replace(standing, replayed=True)
+            lease = standing.execution.lease
             return OutcomeRecorded(
-                at=now, by=f"key:{principal.key_id}", execution=standing.execution.number, outcome=verdict
+                at=now,
+                by=f"key:{principal.key_id}",
+                execution=standing.execution.number,
+                outcome=verdict,
+                lease=lease.number if lease else None,
             )
 
         return await self._change_execution(execution_id, principal, "execution.report", step)
@@ -53,24 +55,6 @@ class Endings(Desk):
             )
 
         return await self._change_message(message_id, principal, "message.cancel", step)
-
-    async def hand_out(self, message_ids: Sequence[str], principal: Principal) -> list[Standing]:
-        """Mark inbox messages as delivered, all at once: their appends travel together.
-
-        Returns the standings in the given order, without those that left the inbox in the meantime.
-        """
-        handed: dict[str, Standing] = {}
-
-        async def hand_out_one(message_id: str) -> None:
-            try:
-                handed[message_id] = await self.mark(message_id, State.INBOX_DELIVERED, principal)
-            except (Conflict, NotFound):
-                handed.pop(message_id, None)
-
-        async with anyio.create_task_group() as group:
-            for each in message_ids:
-                group.start_soon(hand_out_one, each)
-        return [handed[each] for each in message_ids if each in handed]
 
     async def mark(self, message_id: str, state: State, principal: Principal) -> Standing:
         """Move an inbox message to delivered or read. Raises `Conflict` (`invalid_state_transition`)."""

@@ -3,12 +3,12 @@
 from datetime import datetime, timedelta
 
 from contracts.errors import Conflict, Stale
-from contracts.events import Event, Leased, LeaseExtended, OutcomeRecorded
-from contracts.records import Lease, Outcome, Principal
-from contracts.words import Channel, Reason, State
+from contracts.events import Event, LeaseExtended, OutcomeRecorded
+from contracts.records import Outcome, Principal
+from contracts.words import Channel, Reason
 from router.deadlines import Failure, failed_attempt
 from router.desk import Desk, Standing
-from router.execution import Execution
+from router.fencing import check_leasable, check_lease, leased
 
 
 class Leases(Desk):
@@ -18,8 +18,8 @@ class Leases(Desk):
         """Take a bg execution for `lease_s` seconds. Raises `Conflict` when it is not to be had."""
 
         async def step(standing: Standing, now: datetime) -> Event:
-            _check_leasable(standing.execution, Channel.BG, now)
-            return _leased(standing.execution, holder, lease_s, now, f"key:{principal.key_id}")
+            check_leasable(standing.execution, Channel.BG, now)
+            return leased(standing.execution, holder, lease_s, now, f"key:{principal.key_id}")
 
         return await self._change_execution(execution_id, principal, "execution.lease", step)
 
@@ -28,8 +28,8 @@ class Leases(Desk):
         standing = await self._load(ulid, fresh=False)
         now = self._clock.now()
         try:
-            _check_leasable(standing.execution, Channel.WEBHOOK, now)
-            return await self._append(standing, _leased(standing.execution, holder, lease_s, now, holder))
+            check_leasable(standing.execution, Channel.WEBHOOK, now)
+            return await self._append(standing, leased(standing.execution, holder, lease_s, now, holder))
         except (Conflict, Stale):
             return None
 
@@ -37,7 +37,7 @@ class Leases(Desk):
         """Prolong the present lease to `lease_s` seconds from now. Raises `Conflict` (`stale_lease`)."""
 
         async def step(standing: Standing, now: datetime) -> Event:
-            _check_lease(standing.execution, number)
+            check_lease(standing.execution, number)
             return LeaseExtended(
                 at=now,
                 by=f"key:{principal.key_id}",
@@ -55,7 +55,7 @@ class Leases(Desk):
         text = f"{reason_detail}: {detail}" if detail else reason_detail
 
         async def step(standing: Standing, now: datetime) -> Event:
-            _check_lease(standing.execution, number)
+            check_lease(standing.execution, number)
             failure = Failure(reason=Reason.ATTEMPT_FAILED, detail=text)
             return failed_attempt(standing.execution, failure, now, self._dice(), f"key:{principal.key_id}")
 
@@ -69,32 +69,14 @@ class Leases(Desk):
             event = failed_attempt(execution, ended, now, self._dice(), by)
         else:
             event = OutcomeRecorded(
-                at=now, by=by, execution=execution.number, outcome=ended, reason=Reason.RECEIVER_ANSWERED
+                at=now,
+                by=by,
+                execution=execution.number,
+                outcome=ended,
+                reason=Reason.RECEIVER_ANSWERED,
+                lease=execution.leases,
             )
         try:
             return await self._append(standing, event)
         except Stale:
             return None
-
-
-def _check_leasable(execution: Execution, channel: Channel, now: datetime) -> None:
-    if not execution.is_open:
-        raise Conflict("execution_closed", "This execution has ended.")
-    if execution.state is State.LEASED:
-        raise Conflict("already_claimed", "Another worker holds this execution.")
-    if execution.state is not State.QUEUED or execution.channel is not channel:
-        raise Conflict("not_claimable", f"This execution does not wait for a {channel.value} worker.")
-    if execution.retry_at is not None and now < execution.retry_at:
-        raise Conflict("not_due", "The next attempt is not due yet.")
-
-
-def _check_lease(execution: Execution, number: int) -> None:
-    if execution.lease is None or execution.lease.number != number or execution.channel is not Channel.BG:
-        raise Conflict("stale_lease", "This lease is not the present one.")
-
-
-def _leased(execution: Execution, holder: str, lease_s: float, now: datetime, by: str) -> Leased:
-    lease = Lease(
-        number=execution.leases + 1, holder=holder, leased_at=now, expires_at=now + timedelta(seconds=lease_s)
-    )
-    return Leased(at=now, by=by, execution=execution.number, lease=lease)

@@ -22,10 +22,10 @@ class Ladder:
     def retry_at(self, failed_attempts: int, now: datetime, dice: float, *, asked_s: float | None = None) -> datetime:
         """The instant of the next attempt after `failed_attempts` (≥ 1) have failed.
 
-        `dice` in [0, 1) spreads it by ± 20 %, so that what failed together does not return together. `asked_s` is the
-        receiver's Retry-After: honoured when longer, up to an hour.
+        `dice` in [0, 1) prolongs it by up to 20 %, so that what failed together does not return together, and a ladder
+        never ends before its sum. `asked_s` is the receiver's Retry-After: honoured when longer, up to an hour.
         """
         planned = self.delays_s[min(failed_attempts, len(self.delays_s)) - 1] if self.delays_s else 0.0
-        spread = planned * (1 + JITTER * (2 * dice - 1))
+        spread = planned * (1 + JITTER * dice)
         patience = min(asked_s or 0.0, LONGEST_ASKED_S)
         return now + timedelta(seconds=max(spread, patience))

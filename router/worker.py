@@ -134,7 +134,7 @@ class Worker:
             log.warning("deadline_postponed", message_ulid=entry.ulid, reason=error.code)
             self._agenda.postpone(entry.ulid, now + BACK_OFF)
             return
-        self._agenda.correct(entry.ulid, standing.execution, now)
+        self._agenda.correct(entry.ulid, standing.execution, now, seq=standing.history.head_seq)
         self._metrics.closed(entry.execution, standing.execution, now)
         log.info(
             "deadline_passed",

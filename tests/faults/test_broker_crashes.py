@@ -1,14 +1,12 @@
 """The broker is killed and comes back, at each stage: nothing is lost, nobody wins twice, nobody is left hanging."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 
 import anyio
 import httpx
-import pytest
 
 from tests.program_caller import Json, assert_sound, code_of, in_parallel, met
-from tests.programs import Programs, for_one_test, is_running, programs
+from tests.programs import Programs, is_running
 from tests.webhook_receiver import running_receiver
 
 ECHO = """
@@ -16,18 +14,6 @@ import json, sys
 print(json.dumps({"success": True, "result": json.loads(sys.stdin.readline())["message"]}))
 """
 LOAD = 120
-
-
-@pytest.fixture(scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Programs]:
-    async with programs(tmp_path_factory.mktemp("post"), routers=2) as running:
-        yield running
-
-
-@pytest.fixture
-async def post(shared: Programs) -> AsyncIterator[Programs]:
-    async with for_one_test(shared) as lent:
-        yield lent
 
 
 async def test_a_broker_killed_three_times_under_load_loses_no_acknowledged_message(post: Programs) -> None:

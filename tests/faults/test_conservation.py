@@ -5,7 +5,7 @@ import random
 import secrets
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import pytest
 
 from contracts.words import TERMINAL_STATES
 from tests.program_caller import Json, assert_sound, code_of, in_parallel
-from tests.programs import Programs, for_one_test, programs
+from tests.programs import Programs
 from tests.webhook_receiver import running_receiver
 
 ENDS: Final = tuple(state.value for state in TERMINAL_STATES)
@@ -25,18 +25,6 @@ ECHO: Final = """
 import json, sys
 print(json.dumps({"success": True, "result": json.loads(sys.stdin.readline())["message"]}))
 """
-
-
-@pytest.fixture(scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Programs]:
-    async with programs(tmp_path_factory.mktemp("post"), gateways=2, routers=2) as running:
-        yield running
-
-
-@pytest.fixture
-async def post(shared: Programs) -> AsyncIterator[Programs]:
-    async with for_one_test(shared) as lent:
-        yield lent
 
 
 # --- one winner ----------------------------------------------------------------------------------------------------

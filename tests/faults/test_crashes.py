@@ -1,15 +1,13 @@
 """kill -9 of each program at each stage: what was acknowledged stays, and everything happens once."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
-import pytest
 
 from monitor.session import Delivery, OfferSeen, SessionFolder
 from tests.program_caller import PATIENCE_S, Json, assert_sound, code_of, met
-from tests.programs import Programs, for_one_test, is_running, programs
+from tests.programs import Programs, is_running
 
 HANGS_ONCE = """
 import json, os, pathlib, sys, time
@@ -22,18 +20,6 @@ if os.environ["ATTEMPT"] == "1":
 print(json.dumps({"success": True, "result": os.environ["ATTEMPT"]}))
 """
 LOAD = 120
-
-
-@pytest.fixture(scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Programs]:
-    async with programs(tmp_path_factory.mktemp("post"), routers=2) as running:
-        yield running
-
-
-@pytest.fixture
-async def post(shared: Programs) -> AsyncIterator[Programs]:
-    async with for_one_test(shared) as lent:
-        yield lent
 
 
 async def passed(instant: str) -> None:
@@ -248,9 +234,11 @@ async def test_after_everything_was_killed_at_once_what_was_acknowledged_is_ther
     await post.attach(agent)
     async with post.sending(agent, 80, "live", at_once=8, claim_window_s=1) as acknowledged:
         await met(lambda: len(acknowledged) >= 30)
-        for victim in (post.nats, post.redis, *post.routers, *post.gateways):
-            victim.kill()
-        for program in (*post.routers, *post.gateways):
+        for server in (post.nats, post.redis):
+            server.kill()
+        for program in post.programs:
+            program.kill()
+        for program in post.programs:
             await program.gone()
         await post.heal()
     for sent in acknowledged.values():

@@ -5,12 +5,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import pytest
 
 from infra.embedded import EmbeddedNats
 from monitor.session import Refusal, SessionFolder
 from tests.program_caller import PATIENCE_S, assert_sound, in_parallel, met
-from tests.programs import Program, Programs, for_one_test, programs
+from tests.programs import Program, Programs
 
 ECHO = """
 import json, sys
@@ -22,18 +21,6 @@ import os, pathlib, sys, time
 time.sleep(3)
 print("done")
 """
-
-
-@pytest.fixture(scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Programs]:
-    async with programs(tmp_path_factory.mktemp("post"), routers=2) as running:
-        yield running
-
-
-@pytest.fixture
-async def post(shared: Programs) -> AsyncIterator[Programs]:
-    async with for_one_test(shared) as lent:
-        yield lent
 
 
 @asynccontextmanager

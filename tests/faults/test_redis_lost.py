@@ -9,22 +9,10 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.program_caller import PATIENCE_S, Caller, Json, assert_sound, code_of, in_parallel, met
-from tests.programs import Programs, for_one_test, programs
+from tests.programs import Programs
 
 BESIDE_STORE_S = 1.0
 """What a request may take while the store is silent: a wait of 200 ms, and what a busy machine adds."""
-
-
-@pytest.fixture(scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Programs]:
-    async with programs(tmp_path_factory.mktemp("post"), routers=2) as running:
-        yield running
-
-
-@pytest.fixture
-async def post(shared: Programs) -> AsyncIterator[Programs]:
-    async with for_one_test(shared) as lent:
-        yield lent
 
 
 @asynccontextmanager

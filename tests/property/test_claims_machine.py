@@ -32,7 +32,7 @@ from router.attestation import Attested, Proof, attest, push_nonce
 from router.audit import audit
 from router.deadlines import Failure, failed_attempt, on_deadline
 from router.execution import Execution, apply, fold
-from router.leases import _check_leasable, _check_lease, _leased
+from router.fencing import check_leasable, check_lease, leased
 from router.reports import Report, judge
 from tests.builders import (
     BG,
@@ -146,14 +146,14 @@ class Claims(RuleBasedStateMachine):
     @rule(actor=actors, looks=st.booleans())
     def lease(self, actor: str, looks: bool) -> None:
         standing = self.belief(actor, looks)
-        if allowed(lambda: _check_leasable(standing, Channel.BG, self.now)):
-            self.append(actor, _leased(standing, actor, LEASE_S, self.now, actor))
+        if allowed(lambda: check_leasable(standing, Channel.BG, self.now)):
+            self.append(actor, leased(standing, actor, LEASE_S, self.now, actor))
 
     @rule(actor=actors, looks=st.booleans(), drift=drifts)
     def extend(self, actor: str, looks: bool, drift: int) -> None:
         standing = self.belief(actor, looks)
         number = standing.leases + drift
-        if allowed(lambda: _check_lease(standing, number)):
+        if allowed(lambda: check_lease(standing, number)):
             expires_at = self.now + timedelta(seconds=LEASE_S)
             if self.append(actor, LeaseExtended(at=self.now, by=actor, number=number, expires_at=expires_at)):
                 assert fold(self.truth).due_at == expires_at
@@ -162,7 +162,7 @@ class Claims(RuleBasedStateMachine):
     def release(self, actor: str, looks: bool, drift: int) -> None:
         standing = self.belief(actor, looks)
         number = standing.leases + drift
-        if allowed(lambda: _check_lease(standing, number)):
+        if allowed(lambda: check_lease(standing, number)):
             failure = Failure(reason=Reason.ATTEMPT_FAILED)
             if self.append(actor, failed_attempt(standing, failure, self.now, DICE, actor)):
                 assert standing.lease is not None

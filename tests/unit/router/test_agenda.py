@@ -214,7 +214,7 @@ class TestCorrecting:
 
     def test_an_end_is_taken_over_and_the_message_forgotten(self, reading: Reading) -> None:
         ulid = reading.note(1, accepted(BG))
-        reading.agenda.correct(ulid, execution(accepted(BG), ended()), NOW)
+        reading.agenda.correct(ulid, execution(accepted(BG), ended()), NOW, seq=2)
         assert len(reading.agenda) == 0
 
     def test_an_event_already_taken_over_is_not_taken_in_twice(self, reading: Reading) -> None:
@@ -230,7 +230,7 @@ class TestCorrecting:
         assert reading.due(after(71)) == [ulid]
 
     def test_a_message_it_does_not_know_stays_unknown(self, reading: Reading) -> None:
-        reading.agenda.correct(encode_ulid(1), execution(accepted(BG)), NOW)
+        reading.agenda.correct(encode_ulid(1), execution(accepted(BG)), NOW, seq=1)
         assert len(reading.agenda) == 0
 
 

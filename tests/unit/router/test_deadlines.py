@@ -34,7 +34,7 @@ from tests.builders import (
 )
 
 TICK = timedelta(microseconds=1)
-DICE = 0.5
+DICE = 0.0
 WAITS_AGAIN = decision(LIVE, LIVE)
 
 
