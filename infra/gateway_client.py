@@ -237,7 +237,6 @@ def _outcome_body(report: Report) -> JsonObject:
         "error": report.error,
         "executed_via": report.executed_via,
         "lease": report.lease,
-        "session_token": report.session_token,
     }
     present = {name: value for name, value in optional.items() if value is not None}
     return {"success": report.success, "result": report.result, "metadata": report.metadata, **present}

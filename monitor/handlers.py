@@ -282,7 +282,6 @@ class Handover:
         entry = {
             "slug": folder.slug,
             "label": folder.label,
-            "session_token": request.session_token,
             "claimed_at": self._clock.now().isoformat(),
             "outcome_before": granted.answer.get("outcome_before"),
         }
@@ -319,8 +318,7 @@ class Handover:
         found = self._read(folder, Box.OUTCOMES, execution_id, OutcomeFile)
         if found is None:
             return
-        report = Report(**found.model_dump(), session_token=claimed["session_token"])
-        self._outbox.put(execution_id, folder, asdict(report))
+        self._outbox.put(execution_id, folder, asdict(Report(**found.model_dump())))
 
     # --- files from sessions ---------------------------------------------------------------------------------------
 

@@ -112,7 +112,6 @@ class Report:
     metadata: JsonObject = field(default_factory=dict)
     executed_via: str | None = None
     lease: int | None = None
-    session_token: str | None = None
 
 
 class Gateway(Protocol):

@@ -1,6 +1,6 @@
 """A message as people and programs read it: the views, made from its events and nothing else. Pure.
 
-Views hold what JSON can say; the words in them are string enums, which JSON writers take for the strings they are.
+Views hold plain JSON values, words as plain strings: a JSON writer takes twenty times as long over a string enum.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def message_view(history: History, execution: Execution, *, trace: bool = True) 
         "message": message.body,
         "metadata": message.metadata,
         "delivery_mode": message.wish.delivery_mode,
-        "live_fallback_mode": message.wish.fallback,
+        "live_fallback_mode": message.wish.fallback.value,
         **_standing(message, execution),
     }
     if trace:
@@ -51,9 +51,9 @@ def trace_view(trace: Trace) -> list[View]:
 def decision_view(decision: Decision) -> View:
     """What `POST /v1/route` says of a decision, apart from the addressee."""
     return {
-        "effective_delivery_mode": decision.steps[0].mode if decision.steps else None,
-        "state": first_state(decision),
-        "reason": decision.reason,
+        "effective_delivery_mode": decision.steps[0].mode.value if decision.steps else None,
+        "state": first_state(decision).value,
+        "reason": decision.reason.value,
         "plan": [_step(each) for each in decision.steps],
         "trace": trace_view(decision.trace),
     }
@@ -66,10 +66,10 @@ def event_views(history: History) -> list[View]:
 
 def _standing(message: Message, execution: Execution) -> View:
     return {
-        "effective_delivery_mode": execution.mode,
-        "delivery_route": execution.route,
-        "state": execution.state,
-        "reason": execution.reason,
+        "effective_delivery_mode": execution.mode.value if execution.mode else None,
+        "delivery_route": execution.route.value if execution.route else None,
+        "state": execution.state.value,
+        "reason": execution.reason.value,
         "terminal": not execution.is_open,
         "accepted_at": instant(message.accepted_at),
         "expires_at": instant(message.expires_at),
@@ -92,22 +92,22 @@ def instant(at: datetime | None) -> str | None:
 
 def _gate(result: GateResult) -> View:
     return {
-        "gate": result.gate,
-        "channel": result.channel,
-        "verdict": result.verdict,
-        "reason": result.reason,
+        "gate": result.gate.value,
+        "channel": result.channel.value if result.channel else None,
+        "verdict": result.verdict.value,
+        "reason": result.reason.value,
         "facts": result.facts,
     }
 
 
 def _step(step: Step) -> View:
-    return {"channel": step.channel, "mode": step.mode}
+    return {"channel": step.channel.value, "mode": step.mode.value}
 
 
 def _claim(claim: Claim | None) -> View | None:
     if claim is None:
         return None
-    return {"label": claim.label, "level": claim.level, "claimed_at": instant(claim.claimed_at)}
+    return {"label": claim.label, "level": claim.level.value, "claimed_at": instant(claim.claimed_at)}
 
 
 def _lease(lease: Lease | None) -> View | None:
@@ -131,7 +131,7 @@ def _outcome(execution: Execution) -> View | None:
         "error": outcome.error,
         "metadata": outcome.metadata,
         "executed_via": outcome.executed_via,
-        "route": outcome.route,
+        "route": outcome.route.value if outcome.route else None,
         "route_reason": outcome.route_reason,
         "recorded_at": instant(execution.ended_at),
     }

@@ -1,7 +1,6 @@
 """The processes a run starts: the workload, the bare server, and the product itself. None outlives the run."""
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, Final
 import anyio
 
 from cli.failures import Failure
-from cli.places import root
+from cli.program import program_environment
 from infra.tether import spawn, terminate
 
 START_S: Final = 60.0
@@ -74,7 +73,7 @@ async def own_product(environment: Mapping[str, str]) -> AsyncIterator[Product]:
         ready, log = Path(folder, "ready.json"), Path(folder, "up.log")
         argv = [*_python("cli"), "up", "--no-demo", "--ephemeral", "--port", "0", "--ready-file", str(ready)]
         with log.open("wb") as sink:
-            process = await spawn(argv, env=_environment(environment), stdout=sink, stderr=sink)
+            process = await spawn(argv, env=program_environment(environment), stdout=sink, stderr=sink)
         try:
             await _written(ready, process, log)
             yield read_ready_file(ready)
@@ -94,7 +93,7 @@ def read_ready_file(path: Path) -> Product:
 @asynccontextmanager
 async def _child(module: str) -> AsyncIterator[tuple[Any, bytes]]:
     """A module of ours as a process, and the first line it prints."""
-    process = await spawn(_python(module), env=_environment({}), stdin=-1, stdout=-1)
+    process = await spawn(_python(module), env=program_environment({}), stdin=-1, stdout=-1)
     try:
         assert process.stdout is not None
         hello = b""
@@ -122,7 +121,3 @@ async def _written(ready: Path, process: Any, log: Path) -> None:
 def _python(module: str) -> list[str]:
     # -P: a folder named like one of our packages in the current directory must not win.
     return [sys.executable, "-P", "-m", module]
-
-
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(root()), **more}

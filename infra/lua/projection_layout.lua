@@ -9,7 +9,6 @@
 --   owner:<owner>:state:<state>
 --   owner:<owner>:channel:<channel>
 --   sender:<sender owner>:<sender agent>
---   sender_owner:<sender owner>
 --
 -- A row is one string and not a hash: a view is longer than 64 bytes, so a hash would cost a table entry per field.
 local prefix = ARGV[1]
@@ -39,4 +38,3 @@ local function owner_channel_key(owner, channel) return owner_key(owner) .. ':ch
 
 local function sender_key(owner, agent) return prefix .. 'sender:' .. owner .. ':' .. agent end
 
-local function sender_owner_key(owner) return prefix .. 'sender_owner:' .. owner end

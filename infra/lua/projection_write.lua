@@ -10,7 +10,6 @@ local function indexes_of(row)
     owner_key(row.owner),
     owner_state_key(row.owner, row.state),
     owner_channel_key(row.owner, row.channel),
-    sender_owner_key(row.sender_owner),
     row.sender ~= '-' and sender_key(row.sender_owner, row.sender) or nil,
   }
 end
