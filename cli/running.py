@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +22,25 @@ from cli.installation import Installation, Ports
 from cli.output import complain
 from cli.places import Run, announced, default_data_dir, root, write_json
 from cli.report import Report
-from cli.up import Options
 
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OBITUARY_S: Final = 0.5
 """How long a step's failure waits for the news that a child's death is behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line said, defaults filled in. `data_dir` None: a temporary folder."""
+
+    data_dir: Path | None
+    gateway_port: int
+    nats_port: int
+    redis_port: int
+    once: bool
+    demo: bool
+    claim_window_s: int
+    ready_file: Path | None
+    as_json: bool
 
 
 def run(options: Options) -> int:

@@ -1,6 +1,5 @@
 """`postroom up`: the whole product on this machine, shown at work."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,21 +10,6 @@ from cli.output import AsJson
 GATEWAY_PORT: Final = 8420
 NATS_PORT: Final = 4420
 REDIS_PORT: Final = 6420
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the command line said, defaults filled in. `data_dir` None: a temporary folder."""
-
-    data_dir: Path | None
-    gateway_port: int
-    nats_port: int
-    redis_port: int
-    once: bool
-    demo: bool
-    claim_window_s: int
-    ready_file: Path | None
-    as_json: bool
 
 
 def up(
@@ -63,7 +47,7 @@ def up(
     Example: postroom up, and in another terminal: postroom send cue-mac-app "hello" --wait outcome
     """
     from cli.failures import Misused
-    from cli.running import run
+    from cli.running import Options, run
 
     if ephemeral and data is not None:
         raise Misused("--ephemeral keeps nothing, and --data says where to keep it: choose one")

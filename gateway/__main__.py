@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,11 +14,9 @@ from pathlib import Path
 import anyio
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 from pydantic_core import to_json
 
 from contracts.directory import PUSH_NONCES
-from contracts.errors import PostroomError
 from contracts.subjects import Names
 from gateway.app import create_app
 from gateway.auth import authorize
@@ -32,14 +29,14 @@ from infra.beats import RedisBeats
 from infra.clock import SystemClock, SystemIds
 from infra.connections import Connections, connections
 from infra.directory_store import DirectoryReader
-from infra.logs import configure_logs
 from infra.nats_connection import Broker
+from infra.program import run_program
 from infra.projection import RedisProjection
 from infra.pushes import BrokerAnnouncer, BrokerPushes
 from infra.queries import RedisQueries
 from infra.redis_connection import RedisConnection
 from infra.server_secret import server_secret
-from infra.settings import GatewaySettings, UnknownSettings, refuse_unknown_names
+from infra.settings import GatewaySettings
 from infra.watch import BrokerWatch
 from router.service import Neighbours, Policy, Service
 
@@ -190,22 +187,8 @@ def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
 
 
 def main() -> None:
-    """Start from the environment. Exits with 2 for settings that cannot be, with 1 when a neighbour will not do."""
-    try:
-        refuse_unknown_names()
-        settings = GatewaySettings.from_environment()
-    except (UnknownSettings, ValidationError) as error:
-        sys.exit(_complaint(2, str(error)))
-    configure_logs(settings.log_level)
-    try:
-        anyio.run(serve, settings, backend_options={"use_uvloop": True})
-    except (PostroomError, ValueError) as error:
-        sys.exit(_complaint(1, str(error)))
-
-
-def _complaint(status: int, text: str) -> int:
-    sys.stderr.write(f"postroom gateway: {text}\n")
-    return status
+    """Start from the environment; see `infra.program.run_program` for the exit codes."""
+    run_program("gateway", GatewaySettings, serve)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,11 @@ from pathlib import Path
 import anyio
 import structlog
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 from pydantic_core import to_json
 
 from contracts.clock import Clock
 from contracts.directory import PUSH_NONCES
-from contracts.errors import PostroomError, Unavailable
+from contracts.errors import Unavailable
 from contracts.records import Principal
 from infra.attachments import attachments
 from infra.background import beside
@@ -25,12 +23,12 @@ from infra.clock import SystemClock, SystemIds
 from infra.connections import Connections, connections
 from infra.directory_store import DirectoryReader
 from infra.ledger_tail import StreamTail
-from infra.logs import configure_logs
 from infra.nats_connection import Broker
+from infra.program import run_program
 from infra.pushes import BrokerPushes
 from infra.redis_connection import RedisConnection
 from infra.server_secret import server_secret
-from infra.settings import RouterSettings, UnknownSettings, refuse_unknown_names
+from infra.settings import RouterSettings
 from infra.status_server import status_server
 from infra.webhook_client import AiohttpSender
 from router.metrics import RouterMetrics
@@ -133,22 +131,8 @@ async def _asked_to_stop() -> None:
 
 
 def main() -> None:
-    """Start from the environment. Exits with 2 for settings that cannot be, with 1 when a neighbour will not do."""
-    try:
-        refuse_unknown_names()
-        settings = RouterSettings()
-    except (UnknownSettings, ValidationError) as error:
-        sys.exit(_complaint(2, str(error)))
-    configure_logs(settings.log_level)
-    try:
-        anyio.run(serve, settings, backend_options={"use_uvloop": True})
-    except (PostroomError, OSError) as error:
-        sys.exit(_complaint(1, str(error)))
-
-
-def _complaint(status: int, text: str) -> int:
-    sys.stderr.write(f"postroom router: {text}\n")
-    return status
+    """Start from the environment; see `infra.program.run_program` for the exit codes."""
+    run_program("router", RouterSettings, serve)
 
 
 if __name__ == "__main__":
