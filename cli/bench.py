@@ -72,7 +72,7 @@ def bench(
     )
     started_at = datetime.now(UTC)
     run = anyio.run(measure_all, options, started_at, complain)
-    _show(run, out or Path("bench-results", f"{started_at:%Y%m%dT%H%M%SZ}.json"))
+    show(run, out or Path("bench-results", f"{started_at:%Y%m%dT%H%M%SZ}.json"))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -90,7 +90,8 @@ def _named_product(url: str | None, api_key: str | None, nats_url: str | None) -
     return Product(url=url, nats_url=nats_url, admin_key=api_key)
 
 
-def _show(run: "Run", path: Path) -> None:
+def show(run: "Run", path: Path) -> None:
+    """Write the JSON, print the table; raises `Failure` when a request failed, and never for a missed goal."""
     from cli.benchmark.report import footer, processor_lines, table, write
 
     write(run, path)

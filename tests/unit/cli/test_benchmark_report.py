@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from cli.bench import show
 from cli.benchmark.facts import command_line
 from cli.benchmark.goals import GOALS, Figure, Floor, Goal, judge
 from cli.benchmark.house import House
 from cli.benchmark.plan import Scene, names, round_of
 from cli.benchmark.report import Run, as_json, cells, footer, number, processor_lines, verdict, wanted, write
+from cli.failures import Failure
 
 RATE = Figure(measure="product", field="per_s")
 FLOOR = Floor(name="the floor", figure=Figure(measure="floor", field="per_s"))
@@ -92,6 +94,16 @@ def test_failures_are_summed_over_rounds_by_measurement_and_kind() -> None:
         round_with(1, failures={"status 503": 2}), round_with(1, failures={"status 503": 1, "connection lost": 1})
     )
     assert run.failures == {"product": {"status 503": 3, "connection lost": 1}}
+
+
+def test_a_run_with_a_failed_request_is_written_and_then_refused(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="status 503"):
+        show(run_of(round_with(1, failures={"status 503": 1})), tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text())["failures"] == {"product": {"status 503": 1}}
+
+
+def test_a_missed_goal_is_no_failure(tmp_path: Path) -> None:
+    show(run_of({"accept_auto_64": {"per_s": 1.0}, "batch_64": {"per_s": 10.0}}), tmp_path / "run.json")
 
 
 def test_the_file_holds_every_round_and_every_row(tmp_path: Path) -> None:
