@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Literal
 
 from contracts.errors import IllegalEvent
-from contracts.records import Claim, Decision, Lease, Message, Outcome, Step, Trace
-from contracts.words import Reason, State
+from contracts.records import Claim, Decision, JsonObject, Lease, Message, Outcome, Step, Trace
+from contracts.words import OutcomeState, Reason, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,28 @@ class Accepted(_Event):
     claim_before: datetime | None = None
     max_attempts: int = 1
     type: Literal["accepted"] = "accepted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released(_Event):
+    """The time of a scheduled message has come: the decision is taken now, on what is true now."""
+
+    decision: Decision
+    claim_before: datetime | None = None
+    max_attempts: int = 1
+    type: Literal["released"] = "released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed(_Event):
+    """A message that had ended is delivered once more: `execution` is the number of the new one."""
+
+    decision: Decision
+    agent_id: str
+    expires_at: datetime
+    claim_before: datetime | None = None
+    max_attempts: int = 1
+    type: Literal["replayed"] = "replayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +130,24 @@ class OutcomeRecorded(_Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceAdded(_Event):
+    """More evidence for a recorded outcome, and what the outcome is worth with it."""
+
+    evidence: JsonObject
+    outcome_state: OutcomeState
+    type: Literal["evidence_added"] = "evidence_added"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationChanged(_Event):
+    """Somebody verified a recorded outcome, refuted it, or asked for it to be verified."""
+
+    outcome_state: OutcomeState
+    reason: str | None = None
+    type: Literal["verification_changed"] = "verification_changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(_Event):
     """Any other end, with its name and reason. Terminal."""
 
@@ -122,6 +162,8 @@ class Ended(_Event):
 
 Event = (
     Accepted
+    | Released
+    | Replayed
     | Offered
     | Claimed
     | FellBack
@@ -130,6 +172,8 @@ Event = (
     | AttemptFailed
     | InboxMarked
     | OutcomeRecorded
+    | EvidenceAdded
+    | VerificationChanged
     | Ended
 )
 

@@ -13,9 +13,11 @@ from contracts.words import (
     EffectiveMode,
     FallbackMode,
     Gate,
+    OutcomeState,
     Reason,
     State,
     Verdict,
+    VerificationMode,
     WorkStyle,
 )
 
@@ -125,12 +127,14 @@ class Sender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """How the sender wants a message delivered. `channel` None means `auto`."""
+    """How the sender wants a message delivered, and when. `channel` None means `auto`."""
 
     channel: Channel | None = None
     fallback: FallbackMode = FallbackMode.BACKGROUND
     claim_window_s: int | None = None
     ttl_s: int | None = None
+    send_at: datetime | None = None
+    verification: VerificationMode = VerificationMode.NONE
 
     @property
     def delivery_mode(self) -> str:
@@ -138,8 +142,31 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a message belongs to: its thread, what it answers, and the messages that led to it.
+
+    `priority` is 1 (low) to 5 (high) as it counts, `priority_downgraded` says that the sender asked for more. `hop` is
+    how many messages led to this one and `chain` the agents that sent them, oldest first: the server's words.
+    """
+
+    thread_id: str | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    expects_reply: bool = False
+    reply_to_agent: str | None = None
+    priority: int = 3
+    priority_downgraded: bool = False
+    hop: int = 0
+    chain: tuple[str, ...] = ()
+    is_auto_reply: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What a sender asked to be delivered. `fingerprint` is the SHA-256 (hex) of everything a retry must repeat."""
+    """What a sender asked to be delivered.
+
+    `fingerprint` is the SHA-256 (hex) of everything a retry must repeat.
+    """
 
     id: str
     sender: Sender
@@ -154,6 +181,12 @@ class Message:
     expires_at: datetime
     fingerprint: str
     idempotent: bool = False
+    context: Context = Context()
+
+    @property
+    def thread(self) -> str:
+        """The id of the thread's first message; a message that answers nothing is its own thread."""
+        return self.context.thread_id or self.id
 
 
 # --- what is decided -----------------------------------------------------------------------------------------------
@@ -245,7 +278,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of it. `executed_via` is the reporter's word, `route` ours; `route_reason` says why they differ."""
+    """What came of it, as first recorded.
+
+    `executed_via` is the reporter's word, `route` ours; `route_reason` says why they differ.
+    """
 
     success: bool
     result: Any = None
@@ -254,6 +290,8 @@ class Outcome:
     executed_via: str | None = None
     route: DeliveryRoute | None = None
     route_reason: str | None = None
+    evidence: JsonObject = field(default_factory=dict)
+    state: OutcomeState | None = None
 
 
 # --- what travels to a monitor -------------------------------------------------------------------------------------

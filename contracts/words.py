@@ -62,8 +62,9 @@ class DeliveryRoute(Word):
 
 
 class State(Word):
-    """Where an execution stands. Everything after `INBOX_READ` is terminal."""
+    """Where an execution stands. Everything from `DELIVERED` on is terminal."""
 
+    SCHEDULED = "scheduled"
     WAITING = "waiting"
     OFFERED = "offered"
     CLAIMED = "claimed"
@@ -89,6 +90,7 @@ class State(Word):
 
 OPEN_STATES: Final = frozenset(
     {
+        State.SCHEDULED,
         State.WAITING,
         State.OFFERED,
         State.CLAIMED,
@@ -143,6 +145,7 @@ class Reason(Word):
     FALLBACK_DISABLED = "fallback_disabled"
     FALLBACK_NOT_DECLARED = "fallback_not_declared"
     WAITS_FOR_SESSION = "waits_for_session"
+    SCHEDULED = "scheduled"
 
     OUTCOME_REPORTED = "outcome_reported"
     ACKNOWLEDGED = "acknowledged"
@@ -161,6 +164,26 @@ class AttestationLevel(Word):
 
     TOKEN = "token"  # noqa: S105 - a level's name
     TOKEN_NONCE = "token+nonce"  # noqa: S105 - a level's name
+
+
+class VerificationMode(Word):
+    """What an outcome has to bring before a success counts as verified."""
+
+    NONE = "none"
+    REQUIRE_EXTERNAL_ID = "require_external_id"
+    REQUIRE_RESULT_URL = "require_result_url"
+    REQUIRE_ARTIFACTS = "require_artifacts"
+    MANUAL = "manual"
+
+
+class OutcomeState(Word):
+    """How far a reported outcome is to be believed."""
+
+    REPORTED_SUCCESS = "reported_success"
+    REPORTED_FAILURE = "reported_failure"
+    VERIFICATION_PENDING = "verification_pending"
+    VERIFIED_SUCCESS = "verified_success"
+    VERIFICATION_FAILED = "verification_failed"
 
 
 class WorkStyle(Word):

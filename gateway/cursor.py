@@ -2,10 +2,13 @@
 
 import base64
 import hashlib
+import re
+from typing import Final
 
 from contracts.errors import Malformed
 
-_MARK_LENGTH = 8
+_MARK_LENGTH: Final = 8
+_NUMBER: Final = re.compile(r"[0-9]{1,19}\Z")
 
 
 def write_cursor(position: str, scope: str) -> str:
@@ -31,7 +34,14 @@ def write_number(position: int | None, scope: str) -> str | None:
 
 
 def read_number(cursor: str | None, scope: str) -> int | None:
-    return None if cursor is None else int(read_cursor(cursor, scope))
+    """The number in a cursor, None without one; raises `Malformed` (`invalid_cursor`) for anything else."""
+    if cursor is None:
+        return None
+    position = read_cursor(cursor, scope)
+    # The mark is no secret, so whoever can compute it can put something else than a number behind it.
+    if not _NUMBER.match(position):
+        raise _invalid()
+    return int(position)
 
 
 def _mark(position: str, scope: str) -> str:

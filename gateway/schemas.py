@@ -97,6 +97,8 @@ _CODES: Final[Mapping[str, str]] = {
     "too_long": "too_long",
     "string_pattern_mismatch": "invalid_format",
     "int_parsing": "invalid_type",
+    "float_parsing": "invalid_type",
+    "finite_number": "out_of_range",
     "bool_parsing": "invalid_type",
     "int_from_float": "invalid_type",
     "int_parsing_size": "out_of_range",

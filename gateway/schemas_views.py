@@ -1,12 +1,12 @@
 """The shapes of all answers, for the OpenAPI document. Answers are not validated against them at run time."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from contracts.words import DeliveryRoute, EffectiveMode, FallbackMode, Gate, Reason, State, Verdict
 
-Instant: TypeAlias = str
+Instant: TypeAlias = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Mode: TypeAlias = Literal["live", "bg", "inbox", "webhook", "auto"]
 ChannelWord: TypeAlias = Literal["live", "bg", "webhook", "inbox"]
 Level: TypeAlias = Literal["token", "token+nonce"]
@@ -66,6 +66,7 @@ class OutcomeView(View):
 
 
 class WaitedView(View):
+    stage: Literal["claimed", "outcome"] = Field(alias="for")
     reached: bool
     waited_s: float
 
@@ -73,11 +74,10 @@ class WaitedView(View):
 class ListedMessage(View):
     """A message as lists show it."""
 
-    model_config = ConfigDict(json_schema_extra={"required": ["from"]})
-
     id: str
     execution_id: str
     to: Addressee
+    sender: SenderView = Field(alias="from")
     subject: str | None
     message: str
     metadata: dict[str, Any]
@@ -97,6 +97,7 @@ class ListedMessage(View):
     lease: LeaseView | None
     attempts: int
     max_attempts: int
+    last_error: str | None
     outcome: OutcomeView | None
 
 
@@ -240,6 +241,12 @@ class AgentView(View):
     live_sessions: list[SessionView]
 
 
+class AgentWithSecret(AgentView):
+    """An agent; `webhook_secret` is there once, when a webhook URL is first set."""
+
+    webhook_secret: str = ""
+
+
 class AgentPage(View):
     agents: list[AgentView]
     next_cursor: str | None
@@ -278,11 +285,17 @@ class ReadyView(View):
 
 
 class ProblemFacts(View):
+    """The error; what follows `status` is there where it helps."""
+
     code: str
     message: str
     status: int
-    field: str | None = None
-    retry_after_s: float | None = None
+    field: str = ""
+    reason: str = ""
+    offset: int = 0
+    trace: list[GateView] = []
+    retry_after_s: float = 1.0
+    request_id: str = ""
 
 
 class Problem(View):

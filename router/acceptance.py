@@ -3,23 +3,23 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from contracts import ids
-from contracts.errors import Conflict, Invalid, Stale, Unavailable
+from contracts.errors import Conflict, Stale, Unavailable
 from contracts.events import Accepted, History, Stored
-from contracts.records import Agent, Decision, JsonObject, LiveSession, Message, Reachability, Sender, Wish
-from contracts.words import Channel, Reason, State
-from router.channels import ALL
-from router.channels.rules import MONTH
+from contracts.records import Agent, Context, Decision, JsonObject, LiveSession, Message, Reachability, Sender, Wish
+from contracts.words import Reason, State
 from router.decision import decide, first_state, reachability_matters
-from router.desk import Desk, Standing, claim_before
+from router.desk import Desk, Standing
 from router.execution import begin
-from router.explain import trace_view
 from router.gates import Question
+from router.terms import claim_before, rejection, time_to_live
 
 NOTHING_KNOWN: Final = Reachability()
+UNDECIDED: Final = Decision(steps=(), trace=(), reason=Reason.SCHEDULED)
+"""The decision of a scheduled message: it is taken when its time comes, on what is true then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class Draft:
     subject: str | None
     metadata: JsonObject
     wish: Wish
+    context: Context = Context()
     idempotency_key: str | None = None
 
 
@@ -47,7 +48,9 @@ class Acceptance(Desk):
         """
         decision, now = await self._decide(draft)
         if decision.ending is State.REJECTED:
-            raise _rejection(decision)
+            raise rejection(decision)
+        if draft.wish.send_at is not None and draft.wish.send_at > now:
+            decision = UNDECIDED
         event = self._accepted(draft, decision, now)
         ulid = event.message.id.removeprefix("msg_")
         try:
@@ -84,18 +87,19 @@ class Acceptance(Desk):
             metadata=draft.metadata,
             wish=draft.wish,
             accepted_at=now,
-            expires_at=now + _time_to_live(draft.wish, decision),
+            expires_at=max(now, draft.wish.send_at or now) + time_to_live(draft.wish, decision),
             fingerprint=_fingerprint(draft) if key else "",
             idempotent=key is not None,
+            context=draft.context,
         )
-        offered = first_state(decision) is State.OFFERED
+        offered = bool(decision.steps) and first_state(decision) is State.OFFERED
         return Accepted(
             at=now,
             by=f"key:{draft.sender.key_id}",
             message=message,
             decision=decision,
             claim_before=claim_before(message, draft.recipient, now) if offered else None,
-            max_attempts=self._max_attempts(decision.steps[0].channel) if decision.steps else 1,
+            max_attempts=self._first_attempts(decision),
         )
 
     async def _replay(self, ulid: str, attempted: Message) -> Standing:
@@ -108,34 +112,17 @@ class Acceptance(Desk):
         return replace(standing, replayed=True)
 
 
-def _time_to_live(wish: Wish, decision: Decision) -> timedelta:
-    if wish.ttl_s is not None:
-        return timedelta(seconds=wish.ttl_s)
-    channels = {step.channel for step in decision.steps}
-    return ALL[Channel.LIVE].ttl if channels == {Channel.LIVE} else MONTH
-
-
 def _fingerprint(draft: Draft) -> str:
     """The hash of everything a retry under the same key must repeat."""
-    wish = draft.wish
+    wish, context = draft.wish, draft.context
     parts = [
         draft.recipient.id,
         draft.sender.agent_id,
         draft.body,
         draft.subject,
         draft.metadata,
-        [wish.delivery_mode, wish.fallback.value, wish.claim_window_s, wish.ttl_s],
+        [wish.delivery_mode, wish.fallback.value, wish.claim_window_s, wish.ttl_s, wish.verification.value],
+        wish.send_at and wish.send_at.isoformat(),
+        [context.reply_to, context.correlation_id, context.expects_reply, context.reply_to_agent, context.priority],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _rejection(decision: Decision) -> Conflict | Invalid:
-    trace = trace_view(decision.trace)
-    if decision.reason is Reason.AGENT_INACTIVE:
-        return Conflict("agent_inactive", "This agent takes no messages at present.", trace=trace)
-    messages = {
-        Reason.CAPABILITY_NOT_DECLARED: "The agent does not declare this channel.",
-        Reason.WEBHOOK_URL_MISSING: "The agent has no webhook URL.",
-        Reason.WEBHOOK_DISABLED: "The agent's webhook receiver is gone; its URL has to be set anew.",
-    }
-    return Invalid(decision.reason.value, messages.get(decision.reason, "The message cannot be routed."), trace=trace)

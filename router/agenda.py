@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from contracts.errors import IllegalEvent
-from contracts.events import Accepted, Stored
+from contracts.events import Accepted, Replayed, Stored
 from contracts.words import Channel, State
-from router.execution import Execution, apply, begin
+from router.execution import Execution, apply, begin, begin_again
 
 RECHECK: Final = timedelta(seconds=30)
 """How often a message that waits for a session is looked at again, should the word of an attach be lost."""
@@ -55,7 +55,9 @@ class Agenda:
         """Follow one event of the ledger; those of messages that ended or began before the reading are passed over."""
         event = stored.event
         if isinstance(event, Accepted):
-            self._open(ulid, stored.seq, event, now)
+            self._open(ulid, event.message.agent_id, stored, begin(event), now)
+        elif isinstance(event, Replayed):
+            self._open(ulid, event.agent_id, stored, begin_again(event), now)
         elif (known := self._entries.get(ulid)) is not None and stored.seq > known.seq:
             self.correct(ulid, _applied(known.execution, stored), now, seq=stored.seq)
 
@@ -89,6 +91,10 @@ class Agenda:
             self._keep(replace(entry, wake_at=now + RECHECK))
         return taken
 
+    def has_due(self, now: datetime) -> bool:
+        """Whether something may be due; cheap, and now and then mistaken."""
+        return bool(self._wakes) and self._wakes[0][0] < now
+
     def postpone(self, ulid: str, until: datetime) -> None:
         """Look at a message again at `until`: it could not be dealt with now."""
         if (entry := self._entries.get(ulid)) is not None:
@@ -104,20 +110,20 @@ class Agenda:
             heapq.heappop(self._accepted)
         return self._entries[self._accepted[0][1]] if self._accepted else None
 
-    def _open(self, ulid: str, seq: int, event: Accepted, now: datetime) -> None:
-        execution = replace(begin(event), trace=())
+    def _open(self, ulid: str, agent_id: str, stored: Stored, begun: Execution, now: datetime) -> None:
+        execution = replace(begun, trace=())
         if not execution.is_open or ulid in self._entries:
             return
         entry = Entry(
             ulid=ulid,
-            agent_id=event.message.agent_id,
-            accept_seq=seq,
-            accepted_at=event.at,
+            agent_id=agent_id,
+            accept_seq=stored.seq,
+            accepted_at=stored.event.at,
             execution=execution,
             wake_at=_wake_at(execution, now),
-            seq=seq,
+            seq=stored.seq,
         )
-        heapq.heappush(self._accepted, (seq, ulid))
+        heapq.heappush(self._accepted, (stored.seq, ulid))
         self._keep(entry)
 
     def _keep(self, entry: Entry) -> None:

@@ -10,7 +10,8 @@ from contracts.records import Claim, Principal
 from contracts.words import Channel, State
 from router.attestation import Attested, Proof, Refused, attest
 from router.decision import decide, first_state
-from router.desk import Desk, Standing, claim_before, no_execution
+from router.desk import Desk, Standing, no_execution
+from router.terms import claim_before
 
 
 class Claims(Desk):

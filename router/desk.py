@@ -15,8 +15,8 @@ from typing import Any, Final
 from contracts import ids
 from contracts.clock import Clock, Ids
 from contracts.errors import Conflict, Forbidden, NotFound, Stale, Unavailable
-from contracts.events import Accepted, Event, FellBack, History, Offered, Stored
-from contracts.records import Agent, Envelope, Message, Principal
+from contracts.events import Accepted, Event, FellBack, History, Offered, Released, Replayed, Stored
+from contracts.records import Agent, Decision, Envelope, Principal
 from contracts.words import Channel, State
 from router.attestation import push_nonce
 from router.channels import ALL
@@ -111,7 +111,9 @@ class Desk:
     async def _visible(self, ulid: str, number: int | None, principal: Principal, action: str) -> Standing:
         standing = await self._load(ulid)
         self._check(standing, number, principal, action)
-        return standing
+        if number is None or number == standing.execution.number:
+            return standing
+        return replace(standing, execution=fold(standing.history, number))
 
     def _check(self, standing: Standing, number: int | None, principal: Principal, action: str) -> None:
         """The receiver's side acts; the sender's side may read and cancel. Foreign looks like absent."""
@@ -120,8 +122,13 @@ class Desk:
         if action in READS:
             owners.add(message.sender.owner)
         allowed = any(self._authorize(principal, action, owner) for owner in owners)
-        if not allowed or number not in (None, standing.execution.number):
+        if not allowed or (number is not None and number > standing.execution.number):
             raise no_execution() if action.startswith("execution") else no_message()
+
+    def _check_newest(self, standing: Standing, number: int | None) -> None:
+        """An execution that was followed by another has ended: nothing can be done with it any more."""
+        if number is not None and number < standing.execution.number:
+            raise Conflict("execution_closed", "This execution has ended; the message has a newer one.")
 
     async def _load(self, ulid: str, *, fresh: bool = True) -> Standing:
         history = await self._ledger.load(ulid, fresh=fresh)
@@ -135,6 +142,9 @@ class Desk:
 
     def _max_attempts(self, channel: Channel) -> int:
         return self._policy.bg_max_attempts if channel is Channel.BG else ALL[channel].ladder.max_attempts
+
+    def _first_attempts(self, decision: Decision) -> int:
+        return self._max_attempts(decision.steps[0].channel) if decision.steps else 1
 
     async def _question(self, agent: Agent) -> Question:
         sessions = await self._directory.live_sessions(agent.id)
@@ -181,6 +191,7 @@ class Desk:
             try:
                 standing = await self._load(ulid, fresh=fresh)
                 self._check(standing, number, principal, action)
+                self._check_newest(standing, number)
                 result = await step(standing, self._clock.now())
                 if isinstance(result, Standing):
                     return result
@@ -211,9 +222,9 @@ class Desk:
     def _envelope(self, standing: Standing) -> Envelope | None:
         """The push for the state just entered; None when nobody has to be told."""
         execution, last = standing.execution, standing.history.events[-1].event
-        if not isinstance(last, Accepted | Offered | FellBack) or not execution.is_open:
+        if not isinstance(last, Accepted | Released | Replayed | Offered | FellBack) or not execution.is_open:
             return None
-        if execution.state is State.WAITING or not ALL[execution.channel].is_pushed:
+        if execution.state in (State.SCHEDULED, State.WAITING) or not ALL[execution.channel].is_pushed:
             return None
         execution_id = ids.execution_id(standing.history.ulid, execution.number)
         message, before = standing.history.message, execution.claim_before
@@ -252,12 +263,6 @@ class Desk:
         standing = Standing(history=history, execution=fold(history))
         self._projection.write(self.row(standing))
         return standing.execution
-
-
-def claim_before(message: Message, agent: Agent, now: datetime) -> datetime:
-    """When the window of an offer made now closes; never after the message's own end."""
-    window_s = message.wish.claim_window_s or agent.claim_window_s
-    return min(now + timedelta(seconds=window_s), message.expires_at)
 
 
 def parse_execution(execution_id: str) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from router.deadlines import on_deadline
 from router.desk import Desk, Standing
 from router.gates import Question
 from router.reports import Report, Unacceptable, judge
+from router.verification import worth
 
 
 class Endings(Desk):
@@ -26,12 +27,13 @@ class Endings(Desk):
                 raise Conflict(verdict.code, verdict.message)
             if verdict is standing.execution.outcome:
                 return replace(standing, replayed=True)
-            lease = standing.execution.lease
+            mode, lease = standing.history.message.wish.verification, standing.execution.lease
+            state = worth(mode, success=verdict.success, evidence=verdict.evidence)
             return OutcomeRecorded(
                 at=now,
                 by=f"key:{principal.key_id}",
                 execution=standing.execution.number,
-                outcome=verdict,
+                outcome=replace(verdict, state=state),
                 lease=lease.number if lease else None,
             )
 

@@ -1,6 +1,7 @@
 """The life of one execution. Pure: everything that changes its state is in this file.
 
-    accepted ─┬─▶ waiting ──offered──▶ offered
+    accepted ─┬─▶ scheduled ──released──▶ waiting | offered | queued | in_inbox
+              ├─▶ waiting ──offered──▶ offered
               ├─▶ offered ──claimed──▶ claimed ──outcome_recorded──▶ delivered
               │      ├──fell_back──▶ queued | in_inbox | waiting
               │      └──outcome_recorded──▶ delivered
@@ -13,12 +14,16 @@
               │      └──outcome_recorded──▶ delivered
               └─▶ any open state ──ended──▶ the terminal state the event names
 
+    delivered ──evidence_added──▶ delivered
+              ──verification_changed──▶ delivered
+    any terminal state ──replayed──▶ the next execution, as if accepted anew
+
 `TABLE` is the law: an event that is not in the row of the present state raises `IllegalEvent` and changes nothing.
 The state of a message is the fold of its events; nothing else is stored.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,6 +34,7 @@ from contracts.events import (
     Claimed,
     Ended,
     Event,
+    EvidenceAdded,
     FellBack,
     History,
     InboxMarked,
@@ -36,14 +42,27 @@ from contracts.events import (
     LeaseExtended,
     Offered,
     OutcomeRecorded,
+    Released,
+    Replayed,
     Stored,
+    VerificationChanged,
 )
-from contracts.records import Claim, Lease, Outcome, Step, Trace
-from contracts.words import OPEN_STATES, Channel, DeliveryRoute, EffectiveMode, Reason, State
+from contracts.records import Claim, JsonObject, Lease, Outcome, Step, Trace
+from contracts.words import (
+    OPEN_STATES,
+    TERMINAL_STATES,
+    Channel,
+    DeliveryRoute,
+    EffectiveMode,
+    OutcomeState,
+    Reason,
+    State,
+)
 from router.channels import ALL
 from router.decision import first_state
 
 TABLE: Final[dict[State, frozenset[str]]] = {
+    State.SCHEDULED: frozenset({"released", "ended"}),
     State.WAITING: frozenset({"offered", "ended"}),
     State.OFFERED: frozenset({"claimed", "fell_back", "outcome_recorded", "ended"}),
     State.CLAIMED: frozenset({"outcome_recorded", "ended"}),
@@ -52,6 +71,8 @@ TABLE: Final[dict[State, frozenset[str]]] = {
     State.IN_INBOX: frozenset({"inbox_marked", "outcome_recorded", "ended"}),
     State.INBOX_DELIVERED: frozenset({"inbox_marked", "outcome_recorded", "ended"}),
     State.INBOX_READ: frozenset({"outcome_recorded", "ended"}),
+    **dict.fromkeys(TERMINAL_STATES, frozenset({"replayed"})),
+    State.DELIVERED: frozenset({"evidence_added", "verification_changed", "replayed"}),
 }
 
 
@@ -81,8 +102,11 @@ class Execution:
     failed_attempts: int = 0
     max_attempts: int = 1
     retry_at: datetime | None = None
+    release_at: datetime | None = None
     last_error: str | None = None
     outcome: Outcome | None = None
+    outcome_state: OutcomeState | None = None
+    evidence: JsonObject = field(default_factory=dict)
     ended_at: datetime | None = None
 
     @property
@@ -101,6 +125,8 @@ class Execution:
     @property
     def due_at(self) -> datetime | None:
         match self.state:
+            case State.SCHEDULED:
+                return self.release_at
             case State.OFFERED:
                 return self.claim_before or self.expires_at
             case State.CLAIMED:
@@ -113,9 +139,11 @@ class Execution:
                 return self.expires_at if self.is_open else None
 
 
-def fold(history: History) -> Execution:
-    """The newest execution of a message, from all its events."""
-    return fold_events(history.events)
+def fold(history: History, number: int | None = None) -> Execution:
+    """An execution of a message from its events: the newest, or the one of this number."""
+    if number is None:
+        return fold_events(history.events)
+    return fold_events(each for each in history.events if each.event.execution <= number)
 
 
 def fold_events(events: Iterable[Stored]) -> Execution:
@@ -131,6 +159,33 @@ def fold_events(events: Iterable[Stored]) -> Execution:
 
 def begin(event: Accepted) -> Execution:
     """The state an accepted message starts in."""
+    message = event.message
+    if message.wish.send_at is not None and message.wish.send_at > event.at:
+        return _scheduled(event, message.wish.send_at)
+    return _routed(event, message.expires_at)
+
+
+def begin_again(event: Replayed) -> Execution:
+    """The state a replayed message starts in, as a new execution."""
+    return _routed(event, event.expires_at)
+
+
+def _scheduled(event: Accepted, release_at: datetime) -> Execution:
+    return Execution(
+        number=event.execution,
+        state=State.SCHEDULED,
+        reason=Reason.SCHEDULED,
+        channel=event.message.wish.channel or Channel.INBOX,
+        mode=None,
+        plan=(),
+        trace=(),
+        expires_at=event.message.expires_at,
+        updated_at=event.at,
+        release_at=release_at,
+    )
+
+
+def _routed(event: Accepted | Released | Replayed, expires_at: datetime) -> Execution:
     decision = event.decision
     step = decision.steps[0] if decision.steps else None
     state = first_state(decision)
@@ -142,7 +197,7 @@ def begin(event: Accepted) -> Execution:
         mode=step.mode if step else None,
         plan=decision.steps[1:],
         trace=decision.trace,
-        expires_at=event.message.expires_at,
+        expires_at=expires_at,
         updated_at=event.at,
         was_offered=state is State.OFFERED,
         claim_before=event.claim_before,
@@ -156,6 +211,16 @@ def apply(execution: Execution, event: Event) -> Execution:
     if event.type not in TABLE.get(execution.state, frozenset()):
         raise IllegalEvent(execution.state.value, event.type)
     return _CHANGES[type(event)](replace(execution, updated_at=event.at), event)
+
+
+def _released(execution: Execution, event: Released) -> Execution:
+    return _routed(event, execution.expires_at)
+
+
+def _replayed(execution: Execution, event: Replayed) -> Execution:
+    if event.execution != execution.number + 1:
+        raise IllegalEvent(execution.state.value, event.type)
+    return begin_again(event)
 
 
 def _offered(execution: Execution, event: Offered) -> Execution:
@@ -224,8 +289,24 @@ def _inbox_marked(execution: Execution, event: InboxMarked) -> Execution:
 
 def _outcome_recorded(execution: Execution, event: OutcomeRecorded) -> Execution:
     return replace(
-        execution, state=State.DELIVERED, reason=event.reason, outcome=event.outcome, lease=None, ended_at=event.at
+        execution,
+        state=State.DELIVERED,
+        reason=event.reason,
+        outcome=event.outcome,
+        outcome_state=event.outcome.state,
+        evidence=event.outcome.evidence,
+        lease=None,
+        ended_at=event.at,
     )
+
+
+def _evidence_added(execution: Execution, event: EvidenceAdded) -> Execution:
+    evidence = {**execution.evidence, **event.evidence}
+    return replace(execution, evidence=evidence, outcome_state=event.outcome_state)
+
+
+def _verification_changed(execution: Execution, event: VerificationChanged) -> Execution:
+    return replace(execution, outcome_state=event.outcome_state)
 
 
 def _ended(execution: Execution, event: Ended) -> Execution:
@@ -245,6 +326,8 @@ def _ended(execution: Execution, event: Ended) -> Execution:
 
 
 _CHANGES: Final[dict[type[Any], Callable[[Execution, Any], Execution]]] = {
+    Released: _released,
+    Replayed: _replayed,
     Offered: _offered,
     Claimed: _claimed,
     FellBack: _fell_back,
@@ -253,5 +336,7 @@ _CHANGES: Final[dict[type[Any], Callable[[Execution, Any], Execution]]] = {
     AttemptFailed: _attempt_failed,
     InboxMarked: _inbox_marked,
     OutcomeRecorded: _outcome_recorded,
+    EvidenceAdded: _evidence_added,
+    VerificationChanged: _verification_changed,
     Ended: _ended,
 }

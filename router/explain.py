@@ -35,6 +35,7 @@ def message_view(history: History, execution: Execution, *, trace: bool = True) 
         "subject": message.subject,
         "message": message.body,
         "metadata": message.metadata,
+        **_context(message),
         "delivery_mode": message.wish.delivery_mode,
         "live_fallback_mode": message.wish.fallback.value,
         **_standing(message, execution),
@@ -62,6 +63,21 @@ def decision_view(decision: Decision) -> View:
 def event_views(history: History) -> list[View]:
     """Every event with its sequence, oldest first. The accept event is shown without the message it carries."""
     return [_event(each) for each in history.events]
+
+
+def _context(message: Message) -> View:
+    context = message.context
+    return {
+        "thread_id": message.thread,
+        "reply_to": context.reply_to,
+        "correlation_id": context.correlation_id,
+        "expects_reply": context.expects_reply,
+        "reply_to_agent": context.reply_to_agent,
+        "priority": context.priority,
+        "hop": context.hop,
+        "send_at": instant(message.wish.send_at),
+        "verification": message.wish.verification.value,
+    }
 
 
 def _standing(message: Message, execution: Execution) -> View:
@@ -134,6 +150,8 @@ def _outcome(execution: Execution) -> View | None:
         "route": outcome.route.value if outcome.route else None,
         "route_reason": outcome.route_reason,
         "recorded_at": instant(execution.ended_at),
+        "state": execution.outcome_state.value if execution.outcome_state else None,
+        "evidence": execution.evidence,
     }
 
 

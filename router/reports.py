@@ -22,6 +22,7 @@ class Report:
     metadata: JsonObject = field(default_factory=dict)
     executed_via: str | None = None
     lease: int | None = None
+    evidence: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ def judge(report: Report, execution: Execution, now: datetime) -> Outcome | Unac
             return _unless_live(report, DeliveryRoute.INBOX)
         case State.OFFERED if report.executed_via == LIVE and not _window_closed(execution, now):
             return _outcome(report, DeliveryRoute.LIVE_UNVERIFIED, "no_live_claim")
-        case State.WAITING | State.OFFERED | State.QUEUED | State.LIVE_UNCLAIMED_NO_FALLBACK:
+        case State.SCHEDULED | State.WAITING | State.OFFERED | State.QUEUED | State.LIVE_UNCLAIMED_NO_FALLBACK:
             return _unclaimed(report, execution, now)
         case _:
             return Unacceptable(code="execution_closed", message="This execution has ended.")
@@ -64,13 +65,16 @@ def background_route(execution: Execution) -> DeliveryRoute:
 
 
 def same_content(report: Report, outcome: Outcome) -> bool:
-    return (report.success, report.result, report.error, report.metadata, report.executed_via) == (
+    told = (report.success, report.result, report.error, report.metadata, report.executed_via, report.evidence)
+    recorded = (
         outcome.success,
         outcome.result,
         outcome.error,
         outcome.metadata,
         outcome.executed_via,
+        outcome.evidence,
     )
+    return told == recorded
 
 
 def _unclaimed(report: Report, execution: Execution, now: datetime) -> Unacceptable:
@@ -118,4 +122,5 @@ def _outcome(report: Report, route: DeliveryRoute, why: str | None) -> Outcome:
         executed_via=report.executed_via,
         route=route,
         route_reason=why,
+        evidence=report.evidence,
     )

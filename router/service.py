@@ -5,11 +5,13 @@ from router.attestation import Proof
 from router.claims import Claims
 from router.desk import Neighbours, Policy, Standing
 from router.endings import Endings
+from router.evidence import Evidence
 from router.leases import Leases
+from router.reissue import Reissues
 from router.reports import Report
 
 
-class Service(Acceptance, Claims, Leases, Endings):
+class Service(Acceptance, Claims, Leases, Endings, Evidence, Reissues):
     """What the gateway calls in-process and the worker calls later."""
 
 

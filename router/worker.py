@@ -8,7 +8,7 @@ As many routers as one likes may run: each sees every event, and the ledger's co
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
@@ -21,7 +21,7 @@ from contracts.words import State
 from router.agenda import Agenda, Entry
 from router.metrics import RouterMetrics
 from router.ports import LedgerTail, Moved, Projection
-from router.service import Service
+from router.service import Service, Standing
 from router.webhooks import Webhooks
 
 TICK_S: Final = 0.05
@@ -59,6 +59,7 @@ class Worker:
         self._agenda = Agenda()
         self._heads: dict[str, int] = {}
         self._read_seq = 0
+        self._news = anyio.Event()
         self.caught_up = anyio.Event()
 
     async def run(self) -> None:
@@ -91,6 +92,8 @@ class Worker:
             self._agenda.note(moved.ulid, moved.stored, now)
             self._heads[moved.ulid] = moved.stored.seq
             self._read_seq = moved.stored.seq
+        if self._agenda.has_due(now):
+            self._news.set()
         self._metrics.followed(len(batch), self._agenda, now)
 
     async def _last_seq(self) -> int:
@@ -113,23 +116,21 @@ class Worker:
         """Wait for the first reading: acting on half a history would only lose compare-and-sets."""
         await self.caught_up.wait()
         while True:
+            self._news = anyio.Event()
             now = self._clock.now()
             due = self._agenda.due(now)
             for entry in due:
                 if entry.is_webhook and now <= entry.execution.expires_at:
                     self._webhooks.start(entry.ulid, entry.agent_id, group)
                 else:
-                    group.start_soon(self._close, entry)
-            await anyio.sleep(0 if due else TICK_S)
+                    group.start_soon(self._act, entry)
+            with anyio.move_on_after(0 if due else TICK_S):
+                await self._news.wait()
 
-    async def _close(self, entry: Entry) -> None:
+    async def _act(self, entry: Entry) -> None:
         now = self._clock.now()
         try:
-            if entry.execution.state is State.WAITING and now <= entry.execution.expires_at:
-                offered = await self._service.offer_waiting(entry.ulid, by=self._name)
-                standing = offered or await self._service.close_overdue(entry.ulid, by=self._name)
-            else:
-                standing = await self._service.close_overdue(entry.ulid, by=self._name)
+            standing = await self._apply(entry, now)
         except Unavailable as error:
             log.warning("deadline_postponed", message_ulid=entry.ulid, reason=error.code)
             self._agenda.postpone(entry.ulid, now + BACK_OFF)
@@ -144,6 +145,15 @@ class Worker:
             effective_delivery_mode=standing.execution.mode and standing.execution.mode.value,
             reason=standing.execution.reason.value,
         )
+
+    async def _apply(self, entry: Entry, now: datetime) -> Standing:
+        if entry.execution.state is State.SCHEDULED:
+            return await self._service.route_scheduled(entry.ulid, by=self._name)
+        if entry.execution.state is State.WAITING and now <= entry.execution.expires_at:
+            offered = await self._service.offer_waiting(entry.ulid, by=self._name)
+            if offered is not None:
+                return offered
+        return await self._service.close_overdue(entry.ulid, by=self._name)
 
     async def _offer_to_the_attached(self) -> None:
         async for agent_id in self._attached:

@@ -12,14 +12,14 @@ from gateway.cursor import read_cursor, write_cursor
 from gateway.parts import Rooms
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_agents import AgentChange, NewAgent
-from gateway.schemas_views import AgentPage, AgentView
+from gateway.schemas_views import AgentPage, AgentView, AgentWithSecret
 from gateway.views import LastSeen, agent_view
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["agents"])
 log = structlog.get_logger()
 
 
-@endpoints.post("/v1/agents", status_code=201, responses={201: {"model": AgentView}})
+@endpoints.post("/v1/agents", status_code=201, responses={201: {"model": AgentWithSecret}})
 async def create_agent(new: NewAgent, caller: Caller, house: House) -> Answer:
     """Register an agent."""
     agent = await house.agents.create(new, caller)
@@ -47,7 +47,7 @@ async def read_agent(ref: str, caller: Caller, house: House) -> Answer:
     return Answer(view)
 
 
-@endpoints.patch("/v1/agents/{ref}", responses={200: {"model": AgentView}})
+@endpoints.patch("/v1/agents/{ref}", responses={200: {"model": AgentWithSecret}})
 async def change_agent(ref: str, change: AgentChange, caller: Caller, house: House) -> Answer:
     """Change what is named; the rest stays."""
     agent, is_new = await house.agents.change(ref, change, caller)

@@ -5,6 +5,7 @@ from typing import Final
 
 import anyio
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 
 from contracts.errors import Unavailable
 from gateway.metrics import CONTENT_TYPE
@@ -37,7 +38,7 @@ async def readyz(house: House) -> Answer:
     return Answer(body, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
 
 
-@endpoints.get("/metrics", response_class=Response)
+@endpoints.get("/metrics", response_class=PlainTextResponse)
 async def metrics(house: House) -> Response:
     """The numbers, in Prometheus' text format."""
     return Response(house.parts.metrics.text(), media_type=CONTENT_TYPE)

@@ -1,34 +1,15 @@
 """The gateway behind its real HTTP server: what only shows on a socket."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
 import anyio
 import httpx
 import pytest
 
-from gateway.__main__ import Server, server_config
 from gateway.http_protocol import MAX_HEAD_BYTES
 from infra.embedded import NatsEndpoint, RedisEndpoint
-from tests.http_rig import Caller, Rig, running_rig, settings_for
-
-
-@asynccontextmanager
-async def served(rig: Rig, nats: NatsEndpoint, redis: RedisEndpoint, prefix: str) -> AsyncIterator[tuple[Server, int]]:
-    """The rig's app on a free port of this machine, until the block ends."""
-    settings = settings_for(nats, redis, prefix, http_port=0)
-    server = Server(server_config(settings, rig.gateway.app), rig.gateway.app.state.rooms)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server._serve)  # without the signal handlers, which are the main program's
-        await until(lambda: server.started)
-        yield server, server.servers[0].sockets[0].getsockname()[1]
-        server.should_exit = True
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 10) -> None:
-    with anyio.fail_after(limit_s):
-        while not condition():
-            await anyio.sleep(0.005)
+from tests.http_rig import Caller, Rig, running_rig
+from tests.http_server import served, talk, until
 
 
 @pytest.fixture
@@ -36,24 +17,6 @@ async def rig(nats_server: NatsEndpoint, redis_server: RedisEndpoint, prefix: st
     async with running_rig(nats_server, redis_server, prefix) as running:
         await running.max.agent("helper")
         yield running
-
-
-async def talk(port: int, *pieces: bytes) -> bytes:
-    """Everything the server says to these bytes until it closes the connection."""
-    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
-        try:
-            for piece in pieces:
-                await stream.send(piece)
-        except anyio.BrokenResourceError:
-            pass
-        heard = b""
-        with anyio.fail_after(10):
-            try:
-                async for chunk in stream:
-                    heard += chunk
-            except anyio.BrokenResourceError:
-                pass
-        return heard
 
 
 async def test_a_head_without_end_is_cut_off(
