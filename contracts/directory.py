@@ -4,6 +4,8 @@
     keys.<owner>.<key id>    KeyEntry
     agent.<12 characters>    Agent           slug.<owner>.<slug>      SlugEntry
     live.<12 characters>     LiveSessions    secret.<name>            ServerSecret
+    subs.<12 characters>     Subscriptions   mark.<subscription id>   SubscriptionMark
+    grant.<from>.<to>        Grant           email.<sha-256, hex>     EmailEntry
 
 Keys are built from ids and slugs whose grammar allows no dot, wildcard or space. A slug is unique within its owner
 because its key is created, never overwritten.
@@ -14,6 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from contracts.records import Agent, ApiKey, LiveSession
+from contracts.subscriptions import SubscriptionMark, Subscriptions
 
 PUSH_NONCES: Final = "push-nonce"
 """The name of the secret that the nonces of live pushes are derived from."""
@@ -25,6 +28,7 @@ class Owner:
 
     owner: str
     created_at: datetime
+    email: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,13 @@ class SlugEntry:
     """Which agent a slug names."""
 
     agent_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmailEntry:
+    """Which owner an e-mail address has registered."""
+
+    owner: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +66,36 @@ class ServerSecret:
     value: str
 
 
-DirectoryRecord = Owner | ApiKey | KeyEntry | Agent | SlugEntry | LiveSessions | ServerSecret
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """That `to` may send to those agents of `giver` that are externally addressable. Withdrawn by deleting it."""
+
+    giver: str
+    to: str
+    created_at: datetime
+
+
+DirectoryRecord = (
+    Owner
+    | EmailEntry
+    | ApiKey
+    | KeyEntry
+    | Agent
+    | SlugEntry
+    | LiveSessions
+    | ServerSecret
+    | Grant
+    | Subscriptions
+    | SubscriptionMark
+)
 
 
 def owner_key(owner: str) -> str:
     return f"owner.{owner}"
+
+
+def email_key(address_sha256: str) -> str:
+    return f"email.{address_sha256}"
 
 
 def api_key_key(key_id: str) -> str:
@@ -80,6 +116,10 @@ def slug_key(owner: str, slug: str) -> str:
 
 def live_key(agent_id: str) -> str:
     return f"live.{agent_id.removeprefix('agent_')}"
+
+
+def grant_key(giver: str, to: str) -> str:
+    return f"grant.{giver}.{to}"
 
 
 def secret_key(name: str) -> str:

@@ -4,6 +4,7 @@
     exec_<ulid>           its first execution; exec_<ulid>r2, exec_<ulid>r3 … the ones a redrive starts
     agent_<12 of a-z0-9>  an agent; agt_<12> is read as the same agent
     sess_<ulid>           one attach of a live session
+    echo_<ulid>           one question along the way pushes take; its ulid says when it was asked
 
 A message sent with an Idempotency-Key takes its ulid from (owner, key): the same request always names the same
 subject, so that the ledger's compare-and-set alone decides "create once". Ids are opaque to clients.
@@ -11,14 +12,18 @@ subject, so that the ledger's compare-and-set alone decides "create once". Ids a
 
 import hashlib
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [high + low for high in CROCKFORD for low in CROCKFORD]
 _SHIFTS: Final = range(120, -1, -10)
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 _ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
 MESSAGE_ID: Final = re.compile(rf"msg_({_ULID})\Z")
 EXECUTION_ID: Final = re.compile(rf"exec_({_ULID})(?:r([1-9][0-9]{{0,5}}))?\Z")
+ECHO_ID: Final = re.compile(rf"echo_({_ULID})\Z")
 AGENT_ID: Final = re.compile(r"(?:agent|agt)_([a-z0-9]{12})\Z")
 SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 OWNER: Final = SLUG
@@ -59,3 +64,24 @@ def ulid_for_key(owner: str, idempotency_key: str) -> str:
 def encode_ulid(value: int) -> str:
     """Write a 128-bit number in the ULID alphabet, lower case, 26 characters."""
     return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
+
+
+def echo_id(asked_at: datetime, randomness: bytes) -> str:
+    """The id of an echo asked at this instant; `randomness` is 10 bytes."""
+    milliseconds = (asked_at - _EPOCH) // _MILLISECOND
+    return f"echo_{encode_ulid(milliseconds << 80 | int.from_bytes(randomness, 'big'))}"
+
+
+def echo_asked_at(text: str) -> datetime | None:
+    """When the echo of this id was asked, to the millisecond; None when `text` is no echo's id."""
+    match = ECHO_ID.match(text)
+    if match is None:
+        return None
+    milliseconds = 0
+    for letter in match[1][:10]:
+        milliseconds = milliseconds << 5 | CROCKFORD.index(letter)
+    try:
+        return _EPOCH + milliseconds * _MILLISECOND
+    except OverflowError:
+        # The year 9999 has passed: nobody of ours asked that.
+        return None

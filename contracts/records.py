@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from contracts.words import (
     AgentStatus,
@@ -77,6 +77,7 @@ class Agent:
     webhook_url: str | None = None
     webhook_secret: str | None = None
     webhook_disabled_at: datetime | None = None
+    external_addressable: bool = False
     metadata: JsonObject = field(default_factory=dict)
     profile: Profile = Profile()
     deleted_at: datetime | None = None
@@ -90,7 +91,8 @@ class Agent:
 class LiveSession:
     """One attach of a live session. `token_sha256` (hex) is all that is kept of its token.
 
-    A session is detached for good: a new attach with the same label is a new session with a new id.
+    A session is detached for good: a new attach with the same label is a new session with a new id. `echoes` says
+    that whoever attached it answers the echoes asked along the way of its pushes.
     """
 
     id: str
@@ -102,6 +104,8 @@ class LiveSession:
     attestation: AttestationLevel = AttestationLevel.TOKEN
     monitor_version: str | None = None
     detached_at: datetime | None = None
+    cue_id: str | None = None
+    echoes: bool = False
 
     @property
     def is_attached(self) -> bool:
@@ -214,6 +218,7 @@ class SessionFact:
     label: str
     is_default: bool
     last_seen_at: datetime | None
+    echoes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +226,15 @@ class Reachability:
     """What is known of an agent's channels at one instant.
 
     `known` is False when the freshness store did not answer: then every heartbeat counts as unknown, which no gate
-    takes for fresh.
+    takes for fresh. `echo_asked_at` is when the first echo was asked that has not been answered since, or the last one
+    that was; `echo_answered_at` when one was answered last.
     """
 
     sessions: tuple[SessionFact, ...] = ()
     host_last_seen_at: datetime | None = None
     known: bool = True
+    echo_asked_at: datetime | None = None
+    echo_answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,12 +276,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A worker's exclusive right to an execution until `expires_at`. `number` grows with every lease: the fence."""
+    """A worker's exclusive right to an execution until `expires_at`. `number` grows with every lease: the fence.
+
+    `fenced` False: the worker knows no numbers, so an outcome without one counts as that of this lease.
+    """
 
     number: int
     holder: str
     leased_at: datetime
     expires_at: datetime
+    fenced: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,3 +324,13 @@ class Envelope:
     sent_at: datetime
     nonce: str | None = None
     claim_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echo:
+    """A question along the very way pushes take: whoever hears it says so over HTTPS."""
+
+    v: int = 1
+    kind: Literal["echo"] = "echo"
+    agent_id: str
+    echo_id: str

@@ -3,9 +3,11 @@
     led.<ulid>                     LEDGER: the life of one message               CORE, JetStream
     moved.<ulid>                   the same, republished for whoever is waiting  CORE
     live.<agent>.<execution>       pushes, small envelopes                       CORE → EDGE
+    live.<agent>.<echo>            the question whether pushes arrive            CORE → EDGE
     bg.<agent>.<execution>
     inbox.<agent>.<execution>
     hb.<monitor>                   a monitor's heartbeats                        EDGE → CORE
+    ev.<owner>.<agent>.<type>      EVENTS: what owners are told                  CORE, JetStream
     ctl.directory                  "this directory key changed"                  CORE
     ctl.attached                   "a live session attached to this agent"       CORE
 
@@ -49,6 +51,18 @@ class Names:
         return self._dotted(f"moved.{ulid}")
 
     @property
+    def events_stream(self) -> str:
+        return self._stream("EVENTS")
+
+    @property
+    def events_filter(self) -> str:
+        return self._dotted("ev.>")
+
+    def events(self, owner: str, agent: str = "*", event_type: str = ">") -> str:
+        """An event's subject, or a filter over an owner's events. Types have a dot: `message.accepted`."""
+        return self._dotted(f"ev.{owner}.{agent}.{event_type}")
+
+    @property
     def directory_stream(self) -> str:
         """The stream behind the key-value bucket `DIRECTORY`."""
         return f"KV_{self._stream('DIRECTORY')}"
@@ -77,6 +91,15 @@ def ulid_of_subject(subject: str) -> str:
 def push(channel: Channel, agent_id: str, execution_id: str) -> str:
     """Where an envelope for this execution is published: `live.agent_….exec_…`."""
     return f"{channel.value}.{agent_id}.{execution_id}"
+
+
+def echo(agent_id: str, echo_id: str) -> str:
+    """Where an echo is asked: a live push's subject, so that it takes the very way of one."""
+    return f"{Channel.LIVE.value}.{agent_id}.{echo_id}"
+
+
+def is_echo(subject: str) -> bool:
+    return subject.rpartition(".")[2].startswith("echo_")
 
 
 def pushes_of(channel: Channel, agent_id: str) -> str:

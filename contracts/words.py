@@ -124,6 +124,13 @@ class Gate(Word):
     WEBHOOK_CONFIGURED = "webhook_configured"
     CLAIM_WINDOW = "claim_window"
     FALLBACK = "fallback"
+    PUSH_PATH = "push_path"
+    HOP_LIMIT = "hop_limit"
+    CYCLE = "cycle"
+    AUTO_REPLY = "auto_reply"
+    SENDER_BUDGET = "sender_budget"
+    PAIR_BUDGET = "pair_budget"
+    THREAD_BUDGET = "thread_budget"
 
 
 class Reason(Word):
@@ -157,6 +164,17 @@ class Reason(Word):
     LEASE_EXPIRED = "lease_expired"
     ATTEMPT_FAILED = "attempt_failed"
     RECEIVER_GONE = "receiver_gone"
+
+    UNREACHABLE = "unreachable"
+    ECHO_MISSING = "echo_missing"
+
+    HOP_LIMIT_EXCEEDED = "hop_limit_exceeded"
+    CYCLE_DETECTED = "cycle_detected"
+    AUTO_REPLY_TO_AUTO_REPLY = "auto_reply_to_auto_reply"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    PAIR_BUDGET_EXHAUSTED = "pair_budget_exhausted"
+    THREAD_BUDGET_EXHAUSTED = "thread_budget_exhausted"
+    BUDGET_UNKNOWN = "budget_unknown"
 
 
 class AttestationLevel(Word):

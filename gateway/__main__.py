@@ -1,6 +1,5 @@
 """`python -m gateway`: the front door on the real broker and the real Redis, from its settings to its last request."""
 
-import gc
 import os
 import signal
 import socket
@@ -22,26 +21,33 @@ from gateway.app import create_app
 from gateway.auth import authorize
 from gateway.directory import ensure_admin_key, fresh_key_text
 from gateway.http_protocol import BoundedHttp
+from gateway.limits import LimitSettings
 from gateway.metrics import Metrics, TimedLedger
 from gateway.parts import Parts, Rooms
+from gateway.peer_errors import PeerErrors
 from infra.address_wall import check_url
 from infra.beats import RedisBeats
 from infra.clock import SystemClock, SystemIds
 from infra.connections import Connections, connections
 from infra.directory_store import DirectoryReader
+from infra.event_stream import EventStream
+from infra.guard_counters import RedisGuards
+from infra.high_priorities import RedisHighPriorities
 from infra.nats_connection import Broker
-from infra.program import run_program
+from infra.program import run_program, spare_the_collector
 from infra.projection import RedisProjection
-from infra.pushes import BrokerAnnouncer, BrokerPushes
+from infra.pushes import BrokerAnnouncer, BrokerEchoes, BrokerPushes
 from infra.queries import RedisQueries
+from infra.rate_limits import RedisRateLimits
 from infra.redis_connection import RedisConnection
 from infra.server_secret import server_secret
 from infra.settings import GatewaySettings
 from infra.watch import BrokerWatch
+from infra.worker_beats import RedisWorkers
+from router.guards import GuardLimits
 from router.service import Neighbours, Policy, Service
 
 KEEP_ALIVE_S = 75
-GC_THRESHOLD = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +91,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
 async def _parts(settings: GatewaySettings, have: Connections) -> Parts:
     clock, ids = SystemClock(), SystemIds()
-    beats, metrics = RedisBeats(have.redis, clock), Metrics()
+    beats, metrics, guards = RedisBeats(have.redis, clock), Metrics(), RedisGuards(have.redis)
     neighbours = Neighbours(
         ledger=TimedLedger(have.ledger, metrics),
         pushes=BrokerPushes(have.broker),
@@ -96,9 +102,12 @@ async def _parts(settings: GatewaySettings, have: Connections) -> Parts:
         clock=clock,
         id_source=ids,
         to_json=to_json,
+        budgets=guards,
     )
     policy = Policy(
-        outcome_deadline=timedelta(seconds=settings.outcome_deadline_s), bg_max_attempts=settings.max_attempts_bg
+        outcome_deadline=timedelta(seconds=settings.outcome_deadline_s),
+        bg_max_attempts=settings.max_attempts_bg,
+        guards=guard_limits(settings),
     )
     secret = await server_secret(have.directory, PUSH_NONCES, ids)
     loopback = settings.webhook_allow_loopback
@@ -109,11 +118,44 @@ async def _parts(settings: GatewaySettings, have: Connections) -> Parts:
         service=Service(neighbours, nonce_secret=secret, policy=policy),
         queries=RedisQueries(have.redis, have.projection),
         beats=beats,
+        workers=RedisWorkers(have.redis, clock),
         watch=BrokerWatch(have.broker, have.names),
         announcer=BrokerAnnouncer(have.broker, have.names),
+        events=EventStream(have.broker, have.names),
+        echo_pushes=BrokerEchoes(have.broker),
+        high_priorities=RedisHighPriorities(have.redis),
+        guard_book=guards,
+        rate_limits=RedisRateLimits(have.redis),
+        limits=limit_settings(settings),
         probe=NeighbourProbe(have.broker, have.redis),
         check_url=partial(check_url, allow_http=loopback, allow_loopback=loopback),
+        open_registration=settings.open_registration,
         metrics=metrics,
+    )
+
+
+def guard_limits(settings: GatewaySettings) -> GuardLimits:
+    """The guards' part of the settings; `rate_limits=off` leaves what one agent may send alone."""
+    return GuardLimits(
+        max_hops=settings.guard_max_hops,
+        max_rounds=settings.guard_max_rounds,
+        agent_per_s=settings.rate_limit_per_agent_per_s if settings.rate_limits == "on" else 0,
+        agent_burst_s=settings.rate_limit_burst_s,
+        pair_per_min=settings.guard_pair_per_min,
+        thread_per_h=settings.guard_thread_per_h,
+        cool_down_s=settings.guard_cool_down_s,
+        brakes_auto_replies=settings.guard_auto_replies,
+    )
+
+
+def limit_settings(settings: GatewaySettings) -> LimitSettings:
+    """The limits' part of the settings."""
+    if settings.rate_limits == "off":
+        return LimitSettings(per_key_per_s=0, failures_per_min=0)
+    return LimitSettings(
+        per_key_per_s=settings.rate_limit_per_key_per_s,
+        burst_s=settings.rate_limit_burst_s,
+        failures_per_min=settings.rate_limit_failures_per_min,
     )
 
 
@@ -158,19 +200,9 @@ async def serve(settings: GatewaySettings) -> None:
             await Server(server_config(settings, gateway.app), gateway.app.state.rooms).serve()
 
 
-def spare_the_collector() -> None:
-    """Keep what the start made out of every later collection, and collect after more requests than two or three.
-
-    A full collection over modules and models takes tens of milliseconds, in the middle of somebody's request.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 10, 10)
-
-
 def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        PeerErrors(app) if settings.peer_errors else app,
         host=settings.http_host,
         port=settings.http_port,
         backlog=settings.http_backlog,

@@ -11,7 +11,8 @@ from contracts.directory import LiveSessions, SlugEntry, agent_key, live_key, sl
 from contracts.errors import Conflict, Invalid
 from contracts.records import Agent, Principal
 from contracts.words import AgentStatus, AttestationLevel, Channel
-from gateway.address import Address, parse_address, refuse_reserved
+from gateway.accounts import slug_of
+from gateway.address import RESERVED_SLUGS, Address, parse_address, refuse_reserved
 from gateway.auth import require
 from gateway.directory import Directory, decided, owner_writes
 from gateway.ports import DirectoryStore, Versioned, Write
@@ -36,10 +37,12 @@ class Agents:
         owner = new.owner or principal.owner
         if owner != principal.owner:
             require(principal, "owner.assign", owner)
-        refuse_reserved(new.slug)
-        agent = self._new(new, owner)
-        await decided(lambda: self._create(agent))
-        return agent
+        if new.slug is not None:
+            refuse_reserved(new.slug)
+            agent = self._new(new, owner, new.slug)
+            await decided(lambda: self._create(agent))
+            return agent
+        return await decided(lambda: self._create_named(new, owner))
 
     async def change(self, reference: str, change: AgentChange, principal: Principal) -> tuple[Agent, bool]:
         """Change an agent; the second answer says whether it has a webhook secret nobody has been shown yet."""
@@ -53,15 +56,34 @@ class Agents:
         address = parse_address(reference, field="ref")
         return await decided(lambda: self._delete(address, principal))
 
+    async def renew_webhook_secret(self, reference: str, principal: Principal) -> Agent:
+        """Give an agent's webhook another secret. Raises `Conflict` (`no_webhook_url`)."""
+        address = parse_address(reference, field="ref")
+        return await decided(lambda: self._renew_webhook_secret(address, principal))
+
     async def of_owner(self, owner: str, *, after: str, limit: int) -> tuple[list[Agent], str | None]:
         """One page of an owner's agents by slug, and the slug to go on after."""
-        prefix = slug_key(owner, "")
-        slugs = [key.removeprefix(prefix) for key in await self._store.keys(f"{prefix}*")]
-        rest = [slug for slug in slugs if slug > after]
+        rest = [slug for slug in await self._slugs(owner) if slug > after]
         agents = [await self._by_slug(owner, slug) for slug in rest[:limit]]
         return [agent for agent in agents if agent], rest[limit - 1] if len(rest) > limit else None
 
+    async def count(self, owner: str) -> int:
+        return len(await self._slugs(owner))
+
+    async def _slugs(self, owner: str) -> list[str]:
+        prefix = slug_key(owner, "")
+        return [key.removeprefix(prefix) for key in await self._store.keys(f"{prefix}*")]
+
     # --- the steps of a change -------------------------------------------------------------------------------------
+
+    async def _create_named(self, new: NewAgent, owner: str) -> Agent:
+        """Under a name made from the display name, with four digits more where that is taken."""
+        slug = slug_of(new.named.display_name or "", otherwise="agent")
+        if slug in RESERVED_SLUGS or await self._store.get(slug_key(owner, slug), SlugEntry, fresh=True):
+            slug = f"{slug}-{self._ids.secret(2).hex()}"
+        agent = self._new(new, owner, slug)
+        await self._create(agent)
+        return agent
 
     async def _create(self, agent: Agent) -> None:
         if await self._store.get(slug_key(agent.owner, agent.slug), SlugEntry, fresh=True):
@@ -100,6 +122,14 @@ class Agents:
         await self._store.transact(writes)
         return gone
 
+    async def _renew_webhook_secret(self, address: Address, principal: Principal) -> Agent:
+        found = await self._current(address, principal, "agent.update")
+        if found.record.webhook_url is None:
+            raise Conflict("no_webhook_url", "This agent has no webhook URL.")
+        renewed = replace(found.record, webhook_secret=self._new_secret(), updated_at=self._clock.now())
+        await self._store.transact([Write(key=agent_key(renewed.id), record=renewed, expected_seq=found.seq)])
+        return renewed
+
     async def _current(self, address: Address, principal: Principal, action: str) -> Versioned[Agent]:
         agent = await self._directory.resolve(address, principal, action=action, fresh=True)
         found = await self._store.get(agent_key(agent.id), Agent, fresh=True)
@@ -121,12 +151,12 @@ class Agents:
 
     # --- the pure part ---------------------------------------------------------------------------------------------
 
-    def _new(self, new: NewAgent, owner: str) -> Agent:
+    def _new(self, new: NewAgent, owner: str, slug: str) -> Agent:
         now = self._clock.now()
         agent = Agent(
             id=self._ids.agent(),
             owner=owner,
-            slug=new.slug,
+            slug=slug,
             created_at=now,
             updated_at=now,
             delivery_capabilities=tuple(map(Channel, new.delivery_capabilities)),
@@ -135,14 +165,17 @@ class Agents:
             claim_window_s=new.claim_window_s,
             attestation=AttestationLevel(new.attestation),
             status=AgentStatus(new.status),
+            external_addressable=new.external_addressable,
             metadata=new.metadata,
-            profile=new.profile.profile(),
+            profile=new.named,
         )
         return self._with_webhook(_checked(agent), new.webhook_url)
 
     def _changed(self, agent: Agent, change: AgentChange, now: datetime) -> Agent:
         fields = {name: _as_record(name, getattr(change, name)) for name in change.model_fields_set}
         has_url, url = "webhook_url" in fields, fields.pop("webhook_url", None)
+        if name := fields.pop("display_name", None):
+            fields["profile"] = replace(fields.get("profile", agent.profile), display_name=name)
         agent = _checked(replace(agent, updated_at=now, **fields))
         return self._with_webhook(agent, url) if has_url else agent
 
@@ -154,8 +187,11 @@ class Agents:
         except Invalid as error:
             facts = {**error.facts, "field": "webhook_url"}
             raise Invalid(error.code, error.message, **facts) from None
-        secret = agent.webhook_secret or f"whsec_{base64.b64encode(self._ids.secret(32)).decode()}"
+        secret = agent.webhook_secret or self._new_secret()
         return replace(agent, webhook_url=url, webhook_secret=secret, webhook_disabled_at=None)
+
+    def _new_secret(self) -> str:
+        return f"whsec_{base64.b64encode(self._ids.secret(32)).decode()}"
 
 
 def _as_record(name: str, value: Any) -> Any:

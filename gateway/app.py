@@ -4,13 +4,33 @@ from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.endpoints import agents, executions, health, inbox, keys, live_sessions, messages
+from gateway.endpoints import (
+    account,
+    agents,
+    events,
+    evidence,
+    executions,
+    grants,
+    guards,
+    health,
+    inbox,
+    inbox_stream,
+    keys,
+    live_sessions,
+    messages,
+    roster,
+    subscriptions,
+    threads,
+    well_known,
+    workers,
+)
 from gateway.endpoints.messages import SendMessage
 from gateway.middleware import Edge, RequestIds
 from gateway.openapi import document_of
@@ -48,12 +68,38 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.rooms = Rooms(parts)
     send_message = SendMessage(app.state.rooms)
     request_ids = RequestIds()
-    app.fast_lane = Edge(send_message, metrics=parts.metrics, request_ids=request_ids)
+    layers = app.state.rooms.limits
+    edge = Edge(layers.within(send_message), metrics=parts.metrics, request_ids=request_ids)
+    app.fast_lane = layers.around(edge)
     app.router.routes.append(Route(SendMessage.path, send_message, methods=["POST"]))
-    for noun in (messages, inbox, executions, live_sessions, agents, keys, health):
+    nouns = (
+        messages,
+        threads,
+        inbox,
+        executions,
+        evidence,
+        workers,
+        live_sessions,
+        roster,
+        agents,
+        events,
+        subscriptions,
+        inbox_stream,
+        grants,
+        guards,
+        account,
+        keys,
+        health,
+        well_known,
+    )
+    for noun in nouns:
         # The routes themselves: nothing is gained by a router within the router, and matching one costs time.
         app.router.routes.extend(noun.endpoints.routes)
+    app.router.routes.extend(account.open_doors.routes)
+    # The one added last is the outermost.
+    app.add_middleware(layers.within)
     app.add_middleware(Edge, metrics=parts.metrics, request_ids=request_ids)
+    app.add_middleware(layers.around)
     app.add_exception_handler(HTTPException, _routing_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.openapi = lambda: document_of(app)  # type: ignore[method-assign]
@@ -67,4 +113,7 @@ async def _routing_error(_: Request, error: Exception) -> Response:
 
 async def _validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    raise refusal_of(error.errors()) from None
+    # The framework puts the place (body, query, path) before the field; ours are named by the field alone everywhere.
+    details: ErrorDetails = error.errors()[0]
+    details["loc"] = details["loc"][1:]
+    raise refusal_of([details]) from None

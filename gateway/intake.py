@@ -1,46 +1,118 @@
 """A sender's request becomes a draft: who sends, to whom, what, and under which Idempotency-Key."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
-from contracts.errors import Invalid, Malformed
+from contracts.clock import Clock
+from contracts.errors import Invalid, Malformed, NotFound
 from contracts.records import Agent, LiveSession, Principal, Sender
 from contracts.words import Channel
 from gateway.address import parse_address
+from gateway.conversation import NOTHING_BEFORE, Conversation, Placed
 from gateway.directory import Directory
+from gateway.grants import Grants
 from gateway.schemas_messages import NewMessage, RouteQuestion
+from gateway.verify_echo import asks_for_echo
 from router.service import Draft
 
-FROM_AGENT_HEADERS: Final = (b"x-postroom-from-agent", b"x-cueapi-from-agent")
+FURTHEST_AHEAD: Final = timedelta(days=366)
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
+_FIELDS: Final = {
+    b"idempotency-key": "Idempotency-Key",
+    b"x-postroom-from-agent": "X-Postroom-From-Agent",
+    b"x-cueapi-from-agent": "X-Postroom-From-Agent",
+    b"x-postroom-verify-echo": "X-Postroom-Verify-Echo",
+    b"x-cueapi-verify-echo": "X-Postroom-Verify-Echo",
+}
 
-Headers = Sequence[tuple[bytes, bytes]]
+
+@dataclass(frozen=True, slots=True)
+class SendHeaders:
+    """What a request to send says in its headers."""
+
+    idempotency_key: str | None = None
+    from_agent: str | None = None
+    verify_echo: bool = False
+
+
+NO_HEADERS: Final = SendHeaders()
 
 
 class Intake:
-    """Makes drafts. Every lookup is answered from the directory's memory."""
+    """Makes drafts. Every lookup of a plain message is answered from the directory's memory."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, *, directory: Directory, grants: Grants, conversation: Conversation, clock: Clock) -> None:
         self._directory = directory
+        self._grants = grants
+        self._conversation = conversation
+        self._clock = clock
 
-    async def draft(self, wanted: NewMessage | RouteQuestion, headers: Headers, principal: Principal) -> Draft:
+    async def draft(self, wanted: NewMessage, headers: SendHeaders, principal: Principal) -> Draft:
         """Raises `Invalid` for what cannot be, and `NotFound` for whom the caller cannot address."""
-        key = idempotency_key(headers)
-        recipient = await self._directory.find(wanted.to, principal, action="agent.address")
+        return await self._draft(wanted, headers, principal, is_sent=True)
+
+    async def question(self, wanted: RouteQuestion, headers: SendHeaders, principal: Principal) -> Draft:
+        """The draft of a message that is not sent: nothing is counted for it."""
+        return await self._draft(wanted, headers, principal, is_sent=False)
+
+    async def _draft(
+        self, wanted: NewMessage | RouteQuestion, headers: SendHeaders, principal: Principal, *, is_sent: bool
+    ) -> Draft:
+        if wanted.send_at is not None:
+            refuse_too_far(wanted.send_at, self._clock.now())
+        recipient = await self._addressee(wanted.to, principal, "to")
+        sender = await self._sender(headers.from_agent, principal)
+        placed = NOTHING_BEFORE
+        if wanted.has_context:
+            placed = await self._placed(wanted, headers, sender, recipient, principal, is_sent=is_sent)
         return Draft(
-            sender=await self._sender(headers, principal),
+            sender=sender,
             recipient=recipient,
             sessions=await self._sessions(recipient),
             body=wanted.message or "",
             subject=wanted.subject,
             metadata=wanted.metadata,
             wish=wanted.wish(),
-            idempotency_key=key,
+            context=placed.context,
+            asked_priority=placed.asked_priority,
+            idempotency_key=headers.idempotency_key,
         )
 
-    async def _sender(self, headers: Headers, principal: Principal) -> Sender:
-        reference = from_agent(headers)
+    async def _placed(
+        self,
+        wanted: NewMessage | RouteQuestion,
+        headers: SendHeaders,
+        sender: Sender,
+        recipient: Agent,
+        principal: Principal,
+        *,
+        is_sent: bool,
+    ) -> Placed:
+        answered_to = None
+        if wanted.reply_to_agent is not None:
+            answered_to = (await self._addressee(wanted.reply_to_agent, principal, "reply_to_agent")).id
+        return await self._conversation.place(
+            wanted,
+            sender=sender,
+            recipient_id=recipient.id,
+            reply_to_agent=answered_to,
+            idempotency_key=headers.idempotency_key,
+            principal=principal,
+            is_sent=is_sent,
+        )
+
+    async def _addressee(self, reference: str, principal: Principal, field: str) -> Agent:
+        """One's own agent; where there is none, somebody else's who granted it."""
+        address = parse_address(reference, field=field)
+        try:
+            return await self._directory.resolve(address, principal, action="agent.address")
+        except NotFound:
+            return await self._grants.addressee(address, principal)
+
+    async def _sender(self, reference: str | None, principal: Principal) -> Sender:
         if reference is None:
             return Sender(owner=principal.owner, key_id=principal.key_id)
         address = parse_address(reference, field="X-Postroom-From-Agent")
@@ -53,24 +125,35 @@ class Intake:
         return await self._directory.attached(recipient.id)
 
 
-def idempotency_key(headers: Headers) -> str | None:
-    """The Idempotency-Key, or None without one. Raises `Malformed` for two, `Invalid` for one that cannot be."""
-    value = _only(headers, (b"idempotency-key",), "Idempotency-Key")
+def refuse_too_far(send_at: datetime, now: datetime) -> None:
+    """Raise `Invalid` (`out_of_range`) for an instant more than 366 days ahead."""
+    if send_at - now > FURTHEST_AHEAD:
+        raise Invalid("out_of_range", "send_at may be 366 days ahead.", field="send_at")
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> SendHeaders:
+    """Ours among the headers. Raises `Malformed` for one sent twice, `Invalid` for a key that cannot be."""
+    found: dict[str, bytes] = {}
+    for name, value in headers:
+        field = _FIELDS.get(name)
+        if field is not None:
+            if field in found:
+                raise Malformed("duplicate_header", "This header may be sent once.", field=field)
+            found[field] = value
+    if not found:
+        return NO_HEADERS
+    from_agent = found.get("X-Postroom-From-Agent")
+    return SendHeaders(
+        idempotency_key=_idempotency_key(found.get("Idempotency-Key")),
+        from_agent=None if from_agent is None else from_agent.decode("latin-1"),
+        verify_echo=asks_for_echo(found.get("X-Postroom-Verify-Echo", b"")),
+    )
+
+
+def _idempotency_key(value: bytes | None) -> str | None:
     if value is None:
         return None
     if not _IDEMPOTENCY_KEY.match(value):
         message = "An Idempotency-Key has 1 to 255 printable ASCII characters."
         raise Invalid("invalid_idempotency_key", message, field="Idempotency-Key")
     return value.decode("ascii")
-
-
-def from_agent(headers: Headers) -> str | None:
-    value = _only(headers, FROM_AGENT_HEADERS, "X-Postroom-From-Agent")
-    return None if value is None else value.decode("latin-1")
-
-
-def _only(headers: Headers, names: tuple[bytes, ...], field: str) -> bytes | None:
-    found = [value for name, value in headers if name in names]
-    if len(found) > 1:
-        raise Malformed("duplicate_header", "This header may be sent once.", field=field)
-    return found[0] if found else None

@@ -1,6 +1,6 @@
 """Lists of messages as answers: pages assembled from stored views, which are bytes and stay bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -9,6 +9,7 @@ from pydantic_core import from_json, to_json
 from contracts.errors import PostroomError, Rejected
 from contracts.records import Principal
 from contracts.words import State
+from gateway.peer_views import is_peers_client, with_peer_fields
 from gateway.ports import Page
 from router.service import Service
 
@@ -19,6 +20,11 @@ _MAYBE_NEW: Final = b'"state":"in_inbox"'
 def page_body(name: str, views: Sequence[bytes], next_cursor: str | None) -> bytes:
     """`{"<name>": [view …], "next_cursor": …}`."""
     return b'{"%s":[%s],"next_cursor":%s}' % (name.encode(), b",".join(views), to_json(next_cursor))
+
+
+def spelled(views: Sequence[bytes], headers: Iterable[tuple[bytes, bytes]]) -> Sequence[bytes]:
+    """The views as this client reads them: with the peer's fields for the peer's clients only."""
+    return [with_peer_fields(view) for view in views] if is_peers_client(headers) else views
 
 
 async def hand_out(page: Page, service: Service, principal: Principal) -> list[bytes]:

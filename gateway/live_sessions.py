@@ -102,6 +102,8 @@ class LiveSessionBook:
             is_default=wanted.is_default,
             attestation=AttestationLevel(wanted.attestation) if wanted.attestation else agent.attestation,
             monitor_version=wanted.monitor_version,
+            cue_id=wanted.cue_id,
+            echoes=wanted.echoes,
         )
 
 

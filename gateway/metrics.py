@@ -1,10 +1,19 @@
-"""What the gateway counts and times, in Prometheus' format."""
+"""What the gateway counts and times, in Prometheus' format.
+
+Counting is an addition to a plain dictionary; the client library's own metrics cost several microseconds a message.
+They become Prometheus' when somebody asks for them.
+"""
 
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from contracts.events import Event, History
 from contracts.records import Trace
@@ -15,6 +24,9 @@ _LATENCY_BUCKETS_S: Final = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
+_BUCKET_NAMES: Final = (*map(str, _LATENCY_BUCKETS_S), "+Inf")
+
+Labels = tuple[str, ...]
 
 
 class TimedLedger:
@@ -36,63 +48,48 @@ class TimedLedger:
             self._metrics.append_seconds(self._timer() - started)
 
 
-class Metrics:
-    """One set of collectors per app. Children are kept: looking one up by labels costs more than counting."""
+class _Times:
+    """How long something took: how often up to each bound, and all together."""
+
+    __slots__ = ("counts", "sum_s")
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._accepts = Counter(
-            "postroom_accepted_total", "Messages accepted.", ["mode", "state"], registry=self.registry
-        )
-        self._gates = Counter(
-            "postroom_gate_answers_total",
-            "Answers of the router's gates at acceptance.",
-            ["gate", "channel", "verdict", "reason"],
-            registry=self.registry,
-        )
-        self._refusals = Counter("postroom_refused_total", "Requests refused.", ["code"], registry=self.registry)
-        self._requests = Histogram(
-            "postroom_request_seconds",
-            "Time from request to answer.",
-            ["method", "route", "status"],
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._append = Histogram(
-            "postroom_append_seconds", "Durable appends.", buckets=_LATENCY_BUCKETS_S, registry=self.registry
-        )
-        self._claim = Histogram(
-            "postroom_claim_seconds",
-            "From offer to live claim.",
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
-        )
+        self.counts = [0] * len(_BUCKET_NAMES)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(_LATENCY_BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        return list(zip(_BUCKET_NAMES, accumulate(self.counts), strict=True))
+
+
+class Metrics(Collector):
+    """One set per app, with a registry of its own so that tests can have many."""
+
+    def __init__(self) -> None:
         self.in_flight = 0
-        in_flight = Gauge("postroom_requests_in_flight", "Requests being answered.", registry=self.registry)
-        in_flight.set_function(lambda: self.in_flight)
-        self._accept_children: dict[tuple[str, str], Counter] = {}
-        self._gate_children: dict[tuple[str, str, str, str], Counter] = {}
-        self._request_children: dict[tuple[str, str, int], Histogram] = {}
+        self._accepts: dict[Labels, int] = defaultdict(int)
+        self._gates: dict[Labels, int] = defaultdict(int)
+        self._refusals: dict[Labels, int] = defaultdict(int)
+        self._requests: dict[tuple[str, str, int], _Times] = defaultdict(_Times)
+        self._append = _Times()
+        self._claim = _Times()
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
 
     def accepted(self, mode: str, state: str, trace: Trace) -> None:
         """Count a message and every gate's answer for it."""
-        key = (mode, state)
-        child = self._accept_children.get(key)
-        if child is None:
-            child = self._accept_children[key] = self._accepts.labels(*key)
-        child.inc()
+        self._accepts[mode, state] += 1
         for result in trace:
-            self._gate((result.gate, result.channel or "", result.verdict, result.reason))
+            self._gates[result.gate, result.channel or "", result.verdict, result.reason] += 1
 
     def refused(self, code: str) -> None:
-        self._refusals.labels(code).inc()
+        self._refusals[code,] += 1
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        key = (method, route, status)
-        child = self._request_children.get(key)
-        if child is None:
-            child = self._request_children[key] = self._requests.labels(method, route, str(status))
-        child.observe(seconds)
+        self._requests[method, route, status].observe(seconds)
 
     def append_seconds(self, seconds: float) -> None:
         """A hook for the ledger: how long one durable append took."""
@@ -105,8 +102,35 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
-    def _gate(self, key: tuple[str, str, str, str]) -> None:
-        child = self._gate_children.get(key)
-        if child is None:
-            child = self._gate_children[key] = self._gates.labels(*key)
-        child.inc()
+    def collect(self) -> Iterator[Metric]:
+        yield _counter("postroom_accepted", "Messages accepted.", ["mode", "state"], self._accepts)
+        yield _counter(
+            "postroom_gate_answers",
+            "Answers of the router's gates at acceptance.",
+            ["gate", "channel", "verdict", "reason"],
+            self._gates,
+        )
+        yield _counter("postroom_refused", "Requests refused.", ["code"], self._refusals)
+        requests: dict[Labels, _Times] = {
+            (method, route, str(status)): each for (method, route, status), each in self._requests.items()
+        }
+        yield _histogram(
+            "postroom_request_seconds", "Time from request to answer.", ["method", "route", "status"], requests
+        )
+        yield _histogram("postroom_append_seconds", "Durable appends.", [], {(): self._append})
+        yield _histogram("postroom_claim_seconds", "From offer to live claim.", [], {(): self._claim})
+        yield GaugeMetricFamily("postroom_requests_in_flight", "Requests being answered.", self.in_flight)
+
+
+def _counter(name: str, meaning: str, labels: Sequence[str], counts: Mapping[Labels, int]) -> Metric:
+    family = CounterMetricFamily(name, meaning, labels=labels)
+    for values, count in counts.items():
+        family.add_metric([str(value) for value in values], count)
+    return family
+
+
+def _histogram(name: str, meaning: str, labels: Sequence[str], times: Mapping[Labels, _Times]) -> Metric:
+    family = HistogramMetricFamily(name, meaning, labels=labels)
+    for values, each in times.items():
+        family.add_metric(values, buckets=each.buckets(), sum_value=each.sum_s)
+    return family

@@ -1,9 +1,10 @@
 """The outermost layer, plain ASGI: request id, size of the body, time taken, and the one place that answers errors."""
 
 import itertools
+import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import structlog
@@ -18,6 +19,8 @@ CLIENT_LEFT: Final = 499
 _METHODS: Final = frozenset({"GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS"})
 # No CORS header is ever sent: a web page of another origin has no business here.
 _FIXED_HEADERS: Final = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+# Length and type: an answer with no others says nothing of caching itself.
+_USUAL_HEADERS: Final = 2
 log = structlog.get_logger()
 
 
@@ -94,14 +97,15 @@ class Edge:
         route = template_of(scope)
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         self._metrics.request(method, route, exchange.status or CLIENT_LEFT, seconds)
-        self._log.debug(
-            "request",
-            request_id=exchange.request_id,
-            method=method,
-            route=route,
-            status=exchange.status,
-            duration_ms=round(seconds * 1000, 3),
-        )
+        if self._log.is_enabled_for(logging.DEBUG):
+            self._log.debug(
+                "request",
+                request_id=exchange.request_id,
+                method=method,
+                route=route,
+                status=exchange.status,
+                duration_ms=round(seconds * 1000, 3),
+            )
 
 
 class _Exchange:
@@ -117,9 +121,15 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_FIXED_HEADERS, (b"x-request-id", self.request_id.encode())]
-            message["headers"] = headers
+            own = message.get("headers", ())
+            fixed = _FIXED_HEADERS if len(own) <= _USUAL_HEADERS else _not_said_yet(own)
+            message["headers"] = [*own, *fixed, (b"x-request-id", self.request_id.encode())]
         await self._send(message)
+
+
+def _not_said_yet(own: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    said = {name.lower() for name, _ in own}
+    return [header for header in _FIXED_HEADERS if header[0] not in said]
 
 
 def template_of(scope: Scope) -> str:

@@ -7,8 +7,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from gateway.problems import MEDIA_TYPE
+from gateway.schemas_account import NewAccount
+from gateway.schemas_conversation import PeerMessageView
 from gateway.schemas_messages import NewMessage
-from gateway.schemas_views import MessageView, Problem
+from gateway.schemas_views import Problem
 
 Document = dict[str, Any]
 _TEMPLATE: Final = "#/components/schemas/{model}"
@@ -17,7 +19,9 @@ _PROBLEM: Final[Document] = {
     "content": {MEDIA_TYPE: {"schema": {"$ref": _TEMPLATE.format(model="Problem")}}},
 }
 _PROBLEM_STATUSES: Final = ("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503")
-_PUBLIC: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+_PUBLIC: Final = frozenset({"/healthz", "/readyz", "/metrics", "/health", "/status", "/v1/info"})
+_WELL_KNOWN: Final = "/.well-known/"
+_WITHOUT_A_KEY: Final = frozenset({"/v1/auth/register"})
 
 
 def document_of(app: FastAPI) -> Document:
@@ -35,7 +39,12 @@ def document_of(app: FastAPI) -> Document:
 
 
 def _add_schemas(document: Document) -> None:
-    models = [(NewMessage, "validation"), (MessageView, "validation"), (Problem, "validation")]
+    models = [
+        (NewMessage, "validation"),
+        (NewAccount, "validation"),
+        (PeerMessageView, "validation"),
+        (Problem, "validation"),
+    ]
     _, definitions = models_json_schema(models, ref_template=_TEMPLATE)  # type: ignore[arg-type]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(definitions["$defs"])
@@ -46,15 +55,16 @@ def _add_schemas(document: Document) -> None:
 def _complete(path: str, operation: Document) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
-    if path in _PUBLIC:
+    if path in _PUBLIC or path.startswith(_WELL_KNOWN):
         return
-    operation["security"] = [{"key": []}]
+    if path not in _WITHOUT_A_KEY:
+        operation["security"] = [{"key": []}]
     for status in _PROBLEM_STATUSES:
         responses.setdefault(status, _PROBLEM)
 
 
 def _send_message() -> Document:
-    view = {"application/json": {"schema": {"$ref": _TEMPLATE.format(model="MessageView")}}}
+    view = {"application/json": {"schema": {"$ref": _TEMPLATE.format(model="PeerMessageView")}}}
     body = {"application/json": {"schema": {"$ref": _TEMPLATE.format(model="NewMessage")}}}
     return {
         "tags": ["messages"],
@@ -77,6 +87,7 @@ def _send_parameters() -> list[Document]:
         _parameter("timeout_s", "query", {"type": "integer", "minimum": 1, "maximum": 120, "default": 30}),
         _parameter("Idempotency-Key", "header", {**text, "minLength": 1, "maxLength": 255}),
         _parameter("X-Postroom-From-Agent", "header", text),
+        _parameter("X-Postroom-Verify-Echo", "header", text),
     ]
 
 

@@ -7,14 +7,39 @@ from typing import Any
 from fastapi import Request
 
 from contracts.clock import Clock, Ids
+from gateway.accounts import Accounts
+from gateway.agent_search import AgentSearches
 from gateway.agents import Agents
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
+from gateway.conversation import Conversation
 from gateway.directory import Directory
+from gateway.echoes import Echoes
+from gateway.grants import Grants
+from gateway.guard_desk import GuardDesk
 from gateway.holds import Holds
+from gateway.intake import Intake
+from gateway.limits import LimitLayers, LimitSettings
 from gateway.live_sessions import LiveSessionBook
 from gateway.metrics import Metrics
-from gateway.ports import Announcer, Beats, DirectoryStore, Probe, Queries, Watch
+from gateway.notices import Notices
+from gateway.ports import (
+    Announcer,
+    Beats,
+    DirectoryStore,
+    EchoPushes,
+    EventLog,
+    GuardBook,
+    HighPriorities,
+    Probe,
+    Queries,
+    RateLimits,
+    Watch,
+    Workers,
+)
+from gateway.roster import Rosters
+from gateway.sse import Streams
+from gateway.subscriptions import SubscriptionBook
 from gateway.waiting import Waiting
 from router.service import Service
 
@@ -29,10 +54,18 @@ class Parts:
     service: Service
     queries: Queries
     beats: Beats
+    workers: Workers
     watch: Watch
     announcer: Announcer
+    events: EventLog
+    echo_pushes: EchoPushes
+    high_priorities: HighPriorities
+    guard_book: GuardBook
+    rate_limits: RateLimits
     probe: Probe
     check_url: Callable[[str], None]
+    open_registration: bool = False
+    limits: LimitSettings = field(default_factory=LimitSettings)
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -43,11 +76,35 @@ class Rooms:
         store, clock, ids = parts.store, parts.clock, parts.ids
         self.parts = parts
         self.authenticator = Authenticator(store, clock)
+        self.limits = LimitLayers(
+            parts.limits,
+            parts.rate_limits,
+            authenticator=self.authenticator,
+            registry=parts.metrics.registry,
+            clock=clock,
+        )
         self.directory = Directory(store)
         self.holds = Holds()
+        self.streams = Streams(holds=self.holds, clock=clock)
+        self.notices = Notices(log=parts.events, clock=clock, ids=ids)
+        self.subscriptions = SubscriptionBook(
+            store=store, log=parts.events, clock=clock, ids=ids, check_url=parts.check_url
+        )
         self.waiting = Waiting(service=parts.service, watch=parts.watch, clock=clock, holds=self.holds)
         self.agents = Agents(store=store, clock=clock, ids=ids, check_url=parts.check_url)
+        self.accounts = Accounts(store=store, clock=clock, ids=ids)
+        self.rosters = Rosters(agents=self.agents, directory=self.directory, beats=parts.beats, clock=clock)
+        self.agent_searches = AgentSearches(agents=self.agents, rosters=self.rosters, clock=clock)
         self.keys = ApiKeys(store=store, authenticator=self.authenticator, clock=clock, ids=ids)
+        self.grants = Grants(store=store, clock=clock)
+        self.guards = GuardDesk(book=parts.guard_book, directory=self.directory, grants=self.grants, clock=clock)
+        self.intake = Intake(
+            directory=self.directory,
+            grants=self.grants,
+            conversation=Conversation(service=parts.service, high_priorities=parts.high_priorities, ids=ids),
+            clock=clock,
+        )
+        self.echoes = Echoes(beats=parts.beats, pushes=parts.echo_pushes, clock=clock, ids=ids)
         self.sessions = LiveSessionBook(store=store, beats=parts.beats, announcer=parts.announcer, clock=clock, ids=ids)
 
 

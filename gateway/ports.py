@@ -1,13 +1,16 @@
 """What the gateway needs of the world. `infra` implements them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from enum import Enum
+from typing import Final, Generic, Protocol, TypeVar
 
 from contracts.directory import DirectoryRecord
-from contracts.words import Channel, State
+from contracts.records import Echo
+from contracts.tenant_events import EventFilter, EventPage, StoredEvent, TenantEvent
+from contracts.words import Channel, Gate, State
 
 T = TypeVar("T", bound=DirectoryRecord)
 
@@ -49,7 +52,9 @@ class DirectoryStore(Protocol):
 class Query:
     """A list question, answered newest first unless `oldest_first`.
 
-    `after` is the cursor: the accept sequence of the last row seen.
+    `after` is the cursor: the accept sequence of the last row seen. `counterpart` is the agent on the other side: the
+    sender where `agent_id` is given, the receiver elsewhere. With `either_side` the owner may be the receiving or the
+    sending one. `since` leaves out what was accepted at that instant or before.
     """
 
     owner: str
@@ -57,6 +62,11 @@ class Query:
     sender_agent_id: str | None = None
     states: tuple[State, ...] = ()
     channel: Channel | None = None
+    thread: str | None = None
+    counterpart: str | None = None
+    priorities: tuple[int, ...] = ()
+    since: datetime | None = None
+    either_side: bool = False
     after: int | None = None
     limit: int = 50
     oldest_first: bool = False
@@ -82,6 +92,37 @@ class Queries(Protocol):
         ...
 
 
+ANYBODY: Final = "*"
+"""In a `Query` with `either_side`: every owner. No owner can have this name."""
+
+
+class Urgency(Enum):
+    """What becomes of a priority above the usual one."""
+
+    GRANTED = "granted"
+    LOWERED = "lowered"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Ration:
+    """A refusal says how long it stands."""
+
+    urgency: Urgency
+    retry_after_s: float = 0.0
+
+
+class HighPriorities(Protocol):
+    """How many messages of high priority an owner has sent within the last hour, to all and to one receiver."""
+
+    async def take(self, *, owner: str, sender: str, recipient: str, member: str) -> Ration:
+        """Count one message and say what becomes of its priority; the same `member` again is not counted again.
+
+        Raises `Unavailable` when the counters cannot be asked.
+        """
+        ...
+
+
 class Beats(Protocol):
     """Where heartbeats go: the freshness store. A beat is never a durable write."""
 
@@ -98,6 +139,33 @@ class Beats(Protocol):
     async def forget(self, names: Sequence[str]) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSeen:
+    """A worker that says it lives, and the tasks it handles."""
+
+    worker_id: str
+    first_seen_at: datetime
+    last_seen_at: datetime
+    handlers: tuple[str, ...] = ()
+
+
+class Workers(Protocol):
+    """Who works for an owner, by what workers say of themselves. Raises `Unavailable` when the store is away."""
+
+    async def beat(self, owner: str, worker_id: str, handlers: tuple[str, ...] | None) -> datetime:
+        """Note a beat and return its instant; `handlers` None keeps what is known.
+
+        Raises `TooMany` (`too_many_workers`) for one more than an owner may have.
+        """
+        ...
+
+    async def of_owner(self, owner: str) -> list[WorkerSeen]: ...
+
+    async def forget(self, owner: str, worker_id: str) -> bool:
+        """False when there is no such worker."""
+        ...
+
+
 class Watch(Protocol):
     """Being told that a message or a mailbox moved, instead of asking again."""
 
@@ -107,6 +175,12 @@ class Watch(Protocol):
 
     def inbox(self, agent_id: str) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Inside, iterate: one item per push to this agent's inbox (and at least one per second)."""
+        ...
+
+
+class EchoPushes(Protocol):
+    async def ask(self, question: Echo) -> bool:
+        """Publish an echo where live pushes go; False when the broker could not be handed it."""
         ...
 
 
@@ -124,3 +198,70 @@ class Probe(Protocol):
     async def store(self) -> None:
         """One ping of the freshness store; raises `Unavailable`."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenGuard:
+    """A guard that refuses until `retry_at`; from then on it lets one message through to see."""
+
+    gate: Gate
+    sender: str | None
+    recipient: str | None
+    thread: str | None
+    retry_at: datetime
+
+
+class GuardBook(Protocol):
+    """The open guards of an owner's agents. Raises `Unavailable` when the store is away."""
+
+    async def open_of(self, owner: str, now: datetime) -> list[OpenGuard]:
+        """A thousand at most, those tried first first."""
+        ...
+
+    async def reset(self, owner: str, guards: Sequence[OpenGuard]) -> None:
+        """Close these guards and fill their budgets."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Holds `size` tokens at most, and fills with `per_s` of them each second."""
+
+    per_s: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Tokens taken out of a bucket, how many it holds still, and when it has one again and all."""
+
+    granted: int
+    left: int
+    retry_after_s: float
+    full_after_s: float
+
+
+class RateLimits(Protocol):
+    """Buckets all gateways of an installation share."""
+
+    async def take(self, name: str, bucket: Bucket, wanted: int) -> Tokens:
+        """Take as many of the wanted tokens as there are. Raises `Unavailable` when the store is away."""
+        ...
+
+
+class EventLog(Protocol):
+    """The log of tenants' events, as its readers use it. Raises `Unavailable` when the broker is away."""
+
+    async def publish(self, event: TenantEvent) -> None:
+        """Append an event that is derived from nothing."""
+        ...
+
+    async def read(self, wanted: EventFilter, *, after: int, limit: int) -> EventPage:
+        """Events with sequences greater than `after`, oldest first."""
+        ...
+
+    def follow(self, wanted: EventFilter, *, after: int) -> AsyncGenerator[Sequence[StoredEvent], None]:
+        """The same, and then for ever; an empty batch says "nothing new", about once a second. Close it when done."""
+        ...
+
+    async def last_seq(self) -> int: ...

@@ -1,5 +1,6 @@
 """Errors become problem details (RFC 9457): the one place where an exception turns into an answer."""
 
+import math
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -7,7 +8,7 @@ from typing import Any, Final
 from pydantic_core import ErrorDetails, to_json
 from starlette.responses import Response
 
-from contracts.errors import Malformed, NotFound, PostroomError, Rejected, Unauthenticated, Unavailable
+from contracts.errors import Malformed, NotFound, PostroomError, Rejected, TooMany, Unauthenticated, Unavailable
 from gateway.schemas import as_refusal
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -73,6 +74,8 @@ def _headers(error: PostroomError) -> dict[str, str]:
             return {"WWW-Authenticate": "Bearer"}
         case Unavailable(retry_after_s=wait):
             return {"Retry-After": str(max(1, round(wait)))}
+        case TooMany(facts={"retry_after_s": wait}):
+            return {"Retry-After": str(max(1, math.ceil(wait)))}
         case PostroomError(code="payload_too_large" | "request_timeout"):
             # What is left of the body is not read, so the connection cannot carry another request.
             return {"Connection": "close"}

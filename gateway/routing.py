@@ -6,11 +6,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import to_json
+from starlette.types import Scope
 
 from contracts.errors import Invalid
 from contracts.records import Principal
 from gateway.body import read_object
 from gateway.parts import Rooms, rooms_of
+from gateway.verify_echo import METHODS, wants_echo, with_echo
 
 
 class Answer(Response):
@@ -28,6 +30,7 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
+        is_optional = self.body_field is not None and not self.body_field.field_info.is_required()
 
         async def strict(request: Request) -> Response:
             scope = request.scope
@@ -35,10 +38,31 @@ class StrictRoute(APIRoute):
             principal = await authenticator.principal(scope["headers"], scope["query_string"])
             request.state.principal = principal
             if not has_body:
-                return await handle(request)
-            return await handle(_CheckedRequest(scope, await read_object(scope, request.receive)))
+                return _echoing(request, await handle(request), None)
+            if is_optional and announces_nothing(scope):
+                return _echoing(request, await handle(request), {})
+            value = await read_object(scope, request.receive)
+            return _echoing(request, await handle(_CheckedRequest(scope, value)), value)
 
         return strict
+
+
+def _echoing(request: Request, response: Response, received: Any) -> Response:
+    """The answer, with what was received where the caller asked for it."""
+    if request.method not in METHODS or not isinstance(response, Answer) or response.status_code >= 300:
+        return response
+    if wants_echo(request.scope["headers"]):
+        told = with_echo(bytes(response.body), received)
+        if told is not response.body:
+            response.body = told
+            response.headers["content-length"] = str(len(told))
+    return response
+
+
+def announces_nothing(scope: Scope) -> bool:
+    """Whether a request says by its headers that no body follows."""
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
 
 
 class _CheckedRequest(Request):

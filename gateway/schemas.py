@@ -20,7 +20,7 @@ SERVER_FIELDS: Final = frozenset(
         *("id", "message_id", "execution_id", "agent_id", "from", "sender", "owner", "key_id", "hop", "hops"),
         *("accepted_at", "created_at", "updated_at", "ended_at", "expires_at", "deadline_at", "deleted_at"),
         *("state", "reason", "terminal", "trace", "effective_delivery_mode", "delivery_route", "attempts"),
-        *("claim", "relation", "replayed", "fingerprint", "address", "live_sessions", "webhook_secret", "attached"),
+        *("claim", "relation", "chain", "thread_id", "priority_downgraded", "delivery_state", "replayed", "fingerprint", "address", "live_sessions", "webhook_secret", "attached"),
         *("attached_at", "detached_at", "last_seen_at", "token_fingerprint"),
     }
 )
@@ -51,12 +51,12 @@ def _something(text: str) -> str:
     return text
 
 
-def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+def checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
     if value:
         if any(key.lower().startswith(RESERVED_METADATA_PREFIXES) for key in value):
             refuse("reserved_key", "A key of the metadata begins with a reserved prefix.")
         if len(to_json(value)) > MAX_METADATA_BYTES:
-            refuse("too_long", f"The metadata may have {MAX_METADATA_BYTES} bytes of JSON.")
+            refuse("metadata_too_large", f"The metadata may have {MAX_METADATA_BYTES} bytes of JSON.")
     return value
 
 
@@ -73,7 +73,7 @@ def renamed(aliases: Mapping[str, str]) -> BeforeValidator:
 
 OneLine: TypeAlias = Annotated[str, AfterValidator(_one_line)]
 Something: TypeAlias = Annotated[str, AfterValidator(_something)]
-Metadata: TypeAlias = Annotated[dict[str, Any], AfterValidator(_metadata)]
+Metadata: TypeAlias = Annotated[dict[str, Any], AfterValidator(checked_metadata)]
 Name: TypeAlias = Annotated[OneLine, Field(min_length=1, max_length=64)]
 Reference: TypeAlias = Annotated[
     str,
@@ -105,6 +105,10 @@ _CODES: Final[Mapping[str, str]] = {
 }
 
 
+# Where another status than 422 is what clients of this code know.
+_STATUSES: Final[Mapping[str, int]] = {"metadata_too_large": 400}
+
+
 def as_refusal(details: ErrorDetails) -> Invalid:
     """One pydantic error as ours: its code, a sentence, and the field it is about. The value sent is never in it."""
     place = [str(part) for part in details["loc"]]
@@ -113,7 +117,7 @@ def as_refusal(details: ErrorDetails) -> Invalid:
     if details["type"] == "extra_forbidden":
         return _unknown(place[-1], facts)
     code = _code(details["type"])
-    return Invalid(code, _sentence(details["msg"]), **facts)
+    return Invalid(code, _sentence(details["msg"]), status=_STATUSES.get(code), **facts)
 
 
 def _code(kind: str) -> str:

@@ -1,9 +1,11 @@
 """The bodies that change agents, live sessions, hosts' beats and keys."""
 
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from contracts.errors import Invalid
 from contracts.records import Profile
 from contracts.words import WorkStyle
 from gateway.schemas import (
@@ -18,8 +20,10 @@ from gateway.schemas import (
     refuse,
     without_repeats,
 )
+from gateway.wake import read_wake
 
 SLUG_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+ECHO_PATTERN = r"^echo_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 MAX_AGE_S = 86_400
 
 
@@ -35,12 +39,23 @@ def _work_style_word(value: object) -> object:
     return value
 
 
+def _with_wake(metadata: dict[str, Any]) -> dict[str, Any]:
+    try:
+        read_wake(metadata.get("wake"))
+    except Invalid as error:
+        refuse(error.code, error.message)
+    return metadata
+
+
 WorkStyleWord: TypeAlias = Annotated[Literal["sync", "async"], BeforeValidator(_work_style_word)]
 PreferredContact: TypeAlias = Annotated[ChannelWord, BeforeValidator(_routing_word)]
 Capabilities: TypeAlias = Annotated[
     list[ChannelWord], Field(min_length=1, max_length=4), AfterValidator(without_repeats)
 ]
 INBOX_ONLY: tuple[ChannelWord, ...] = ("inbox",)
+AgentMetadata: TypeAlias = Annotated[
+    Metadata, AfterValidator(_with_wake), Field(description="`wake` in it says how often the agent is woken.")
+]
 Slug: TypeAlias = Annotated[str, Field(pattern=SLUG_PATTERN, max_length=63, examples=["cue-mac-app"])]
 HeartbeatAge: TypeAlias = Annotated[int, Field(ge=10, le=3_600)]
 ClaimWindow: TypeAlias = Annotated[int, Field(ge=1, le=600)]
@@ -48,6 +63,9 @@ Url: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_URL)]
 Token: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{26,80}$")]
 Label: TypeAlias = Annotated[Name, Field(pattern=r"^[^/\\?#%\s](?:[^/\\?#%]*[^/\\?#%\s])?$", examples=["main"])]
 BeatAge: TypeAlias = Annotated[float, Field(ge=0, le=MAX_AGE_S, allow_inf_nan=False)]
+
+
+DisplayName: TypeAlias = Annotated[OneLine, Field(min_length=1, max_length=255)]
 
 
 class ProfileBody(Body):
@@ -79,7 +97,8 @@ class NewAgent(Body):
         }
     )
 
-    slug: Slug
+    slug: Slug | None = Field(default=None, description="Made from the display name when absent.")
+    display_name: DisplayName | None = Field(default=None, description="Read as `profile.display_name`.")
     owner: Slug | None = Field(default=None, description="Another owner than one's own: with an admin key only.")
     delivery_capabilities: Capabilities = Field(default_factory=lambda: list(INBOX_ONLY))
     preferred_contact: PreferredContact | None = None
@@ -88,8 +107,23 @@ class NewAgent(Body):
     attestation: AttestationWord = "token"
     webhook_url: Url | None = None
     status: Literal["active", "inactive"] = "active"
-    metadata: Metadata = Field(default_factory=dict)
+    external_addressable: bool = Field(
+        default=False, description="Whether owners with a grant may send to it (`POST /v1/grants`)."
+    )
+    metadata: AgentMetadata = Field(default_factory=dict)
     profile: ProfileBody = Field(default_factory=ProfileBody)
+
+    @model_validator(mode="after")
+    def has_a_name(self) -> "NewAgent":
+        if self.slug is None and not self.named.display_name:
+            refuse("required", "Send a slug, or a display_name to make one from.")
+        return self
+
+    @property
+    def named(self) -> Profile:
+        """The profile, with the display name wherever it was sent."""
+        profile = self.profile.profile()
+        return replace(profile, display_name=self.display_name) if self.display_name else profile
 
 
 class AgentChange(Body):
@@ -98,6 +132,7 @@ class AgentChange(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"heartbeat_age_sec": 300}]})
 
     slug: Slug = ""
+    display_name: DisplayName = Field(default="", description="Changes `profile.display_name` alone.")
     delivery_capabilities: Capabilities = Field(default_factory=list)
     preferred_contact: PreferredContact | None = None
     heartbeat_age_sec: HeartbeatAge = 120
@@ -105,7 +140,8 @@ class AgentChange(Body):
     attestation: AttestationWord = "token"
     webhook_url: Url | None = None
     status: Literal["active", "inactive"] = "active"
-    metadata: Metadata = Field(default_factory=dict)
+    external_addressable: bool = False
+    metadata: AgentMetadata = Field(default_factory=dict)
     profile: ProfileBody = Field(default_factory=ProfileBody)
 
 
@@ -120,6 +156,10 @@ class Attach(Body):
     attestation: AttestationWord | None = None
     is_default: bool = False
     monitor_version: Name | None = None
+    cue_id: Annotated[OneLine, Field(min_length=1, max_length=128)] | None = Field(
+        default=None, description="CueAPI's name for the session; kept and shown, and nothing more."
+    )
+    echoes: bool = Field(default=False, description="Answers the echoes asked on the subject of its pushes.")
 
 
 class SessionChange(Body):
@@ -149,6 +189,17 @@ class HostBeat(Body):
     agents: Annotated[list[Reference], Field(max_length=1_000)]
     monitor_version: Name | None = None
     age_s: BeatAge = 0.0
+
+
+class EchoHeard(Body):
+    """An echo that arrived along the way of pushes; without `echo_id`, the wish to be asked one now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"agent_id": "builder", "echo_id": "echo_01k5z3w8p2c4d6f8h0j2m4n6q8"}]}
+    )
+
+    agent_id: Reference
+    echo_id: Annotated[str, Field(pattern=ECHO_PATTERN)] | None = None
 
 
 class NewKey(Body):

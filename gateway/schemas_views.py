@@ -4,11 +4,22 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from contracts.words import DeliveryRoute, EffectiveMode, FallbackMode, Gate, Reason, State, Verdict
+from contracts.words import (
+    DeliveryRoute,
+    EffectiveMode,
+    FallbackMode,
+    Gate,
+    OutcomeState,
+    Reason,
+    State,
+    Verdict,
+    VerificationMode,
+)
 
 Instant: TypeAlias = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Mode: TypeAlias = Literal["live", "bg", "inbox", "webhook", "auto"]
 ChannelWord: TypeAlias = Literal["live", "bg", "webhook", "inbox"]
+PresenceWord: TypeAlias = Literal["online", "away", "offline"]
 Level: TypeAlias = Literal["token", "token+nonce"]
 
 
@@ -63,6 +74,8 @@ class OutcomeView(View):
     route: DeliveryRoute | None
     route_reason: str | None
     recorded_at: Instant | None
+    state: OutcomeState | None
+    evidence: dict[str, Any]
 
 
 class WaitedView(View):
@@ -81,6 +94,15 @@ class ListedMessage(View):
     subject: str | None
     message: str
     metadata: dict[str, Any]
+    thread_id: str | None
+    reply_to: str | None
+    correlation_id: str | None
+    expects_reply: bool
+    reply_to_agent: str | None
+    priority: int
+    hop: int
+    send_at: Instant | None
+    verification: VerificationMode
     delivery_mode: Mode
     live_fallback_mode: FallbackMode
     effective_delivery_mode: EffectiveMode | None
@@ -116,12 +138,6 @@ class EventView(View):
     type: str
 
 
-class ExecutionView(MessageView):
-    """A message with its full history."""
-
-    events: list[EventView]
-
-
 class StepView(View):
     channel: ChannelWord
     mode: EffectiveMode
@@ -141,55 +157,14 @@ class RouteView(View):
 
 
 class InboxPage(View):
-    """A page of messages; with `count_only` just `count`."""
-
-    messages: list[ListedMessage] = []
-    next_cursor: str | None = None
-    count: int = 0
-
-
-class ExecutionPage(View):
-    executions: list[ListedMessage]
+    messages: list[ListedMessage]
     next_cursor: str | None
 
 
-class ClaimableView(View):
-    execution_id: str
-    message_id: str
-    agent_id: str
-    channel: Literal["bg", "live"]
-    nonce: str | None
-    claim_before: Instant | None
+class InboxCount(View):
+    """What `count_only` asks for."""
 
-
-class ClaimablePage(View):
-    executions: list[ClaimableView]
-
-
-class LiveClaimedView(View):
-    claimed: bool
-    execution_id: str
-    message_id: str
-    level: Level
-    claimed_at: Instant
-    outcome_before: Instant | None
-    message: MessageView
-
-
-class LeasedView(View):
-    """A lease won, or `claimed` false and nothing else."""
-
-    claimed: bool
-    execution_id: str = ""
-    message_id: str = ""
-    lease: LeaseNumberView | None = None
-    attempt: int = 0
-    max_attempts: int = 0
-    message: MessageView | None = None
-
-
-class ExtendedView(View):
-    lease: LeaseNumberView
+    count: int
 
 
 class ProfileView(View):
@@ -212,6 +187,8 @@ class SessionView(View):
     last_seen_at: Instant | None
     heartbeat_age_sec: int | None
     token_fingerprint: str
+    echoes: bool
+    cue_id: str | None
 
 
 class SessionWithToken(SessionView):
@@ -227,6 +204,7 @@ class AgentView(View):
     slug: str
     owner: str
     address: str
+    display_name: str | None
     delivery_capabilities: list[ChannelWord]
     preferred_contact: ChannelWord | None
     heartbeat_age_sec: int
@@ -234,6 +212,7 @@ class AgentView(View):
     attestation: Level
     webhook_url: str | None
     status: Literal["active", "inactive"]
+    external_addressable: bool
     metadata: dict[str, Any]
     profile: ProfileView
     created_at: Instant
@@ -248,12 +227,112 @@ class AgentWithSecret(AgentView):
 
 
 class AgentPage(View):
+    """`total` is null for a search: what fits is known of the agents looked at only."""
+
     agents: list[AgentView]
     next_cursor: str | None
+    total: int | None
+    limit: int
+    offset: int
+
+
+class RosterEntry(View):
+    """One agent. `preferred_contact` says whether it can be talked to at once, `preferred_channel` which way."""
+
+    name: str
+    slug: str
+    id: str
+    address: str
+    display_name: str
+    description: str | None
+    online: bool
+    derived_status: PresenceWord
+    status: PresenceWord
+    bucketed_seen: str
+    last_seen_relative: str
+    preferred_contact: Literal["sync", "async"]
+    preferred_channel: ChannelWord | None
+    capabilities: list[ChannelWord]
+    tools: list[str]
+
+
+class RosterView(View):
+    """`generated_at`: when the roster first read like this. `truncated`: there are more agents than it names."""
+
+    generated_at: Instant
+    etag: str
+    agents: list[RosterEntry]
+    truncated: bool
+
+
+class SessionPresence(View):
+    label: str
+    session_id: str
+    cue_id: str | None
+    task_name: str
+    is_default: bool
+    fresh: bool
+    last_seen_at: Instant | None
+    heartbeat_age_sec: int | None
+
+
+class HostPresence(View):
+    last_seen_at: Instant | None
+    heartbeat_age_sec: int | None
+
+
+class PushPathView(View):
+    """`reachable` is null where nobody who echoes is there to be asked."""
+
+    reachable: bool | None
+    reason: Reason
+    asked_at: Instant | None
+    answered_at: Instant | None
+
+
+class PresenceView(View):
+    """Whether an agent is there: by its sessions, its host, and the way pushes take."""
+
+    agent_id: str
+    slug: str
+    address: str
+    online: bool
+    derived_status: PresenceWord
+    bucketed_seen: str
+    last_seen_relative: str
+    last_seen_at: Instant | None
+    default_live: SessionPresence | None
+    labeled_sessions: list[SessionPresence]
+    host: HostPresence
+    push_path: PushPathView
+    etag: str
+
+
+class DocumentView(View):
+    """A document in a format of its own."""
+
+    info: dict[str, Any]
+
+
+class ServiceView(View):
+    """What this is, and where the rest is described."""
+
+    name: str
+    version: str
+    description: str
+    links: dict[str, str]
 
 
 class SeenView(View):
     seen: list[str]
+
+
+class EchoView(View):
+    """`asked`: an echo is on its way. `counted`: the answer came in time."""
+
+    agent_id: str
+    asked: bool
+    counted: bool
 
 
 class PrincipalView(View):

@@ -16,6 +16,7 @@ def agent_view(agent: Agent, sessions: Sequence[LiveSession], seen: LastSeen, no
         "slug": agent.slug,
         "owner": agent.owner,
         "address": agent.address,
+        "display_name": agent.profile.display_name,
         "delivery_capabilities": [channel.value for channel in agent.delivery_capabilities],
         "preferred_contact": agent.preferred_contact.value if agent.preferred_contact else None,
         "heartbeat_age_sec": agent.heartbeat_age_sec,
@@ -23,6 +24,7 @@ def agent_view(agent: Agent, sessions: Sequence[LiveSession], seen: LastSeen, no
         "attestation": agent.attestation.value,
         "webhook_url": agent.webhook_url,
         "status": agent.status.value,
+        "external_addressable": agent.external_addressable,
         "metadata": agent.metadata,
         "profile": _profile(agent.profile),
         "created_at": instant(agent.created_at),
@@ -45,6 +47,8 @@ def session_view(session: LiveSession, seen_at: datetime | None, now: datetime) 
         "last_seen_at": instant(seen_at),
         "heartbeat_age_sec": age_s(seen_at, now),
         "token_fingerprint": session.token_fingerprint,
+        "echoes": session.echoes,
+        "cue_id": session.cue_id,
     }
 
 

@@ -1,4 +1,4 @@
-"""Heartbeats in Redis: one sorted set, member = session id or `host:<agent id>`, score = epoch milliseconds.
+"""Heartbeats in Redis: one sorted set, member = session id, `host:<agent id>` …, score = epoch milliseconds.
 
 Those who ask while a question is under way share the next one, so 64 callers cost a few round trips and not 64.
 """
@@ -11,6 +11,7 @@ import anyio
 
 from contracts.clock import Clock
 from contracts.errors import Unavailable
+from contracts.freshness import ASKED, ECHO, HOST, asked_name, echo_name, host_name
 from contracts.records import LiveSession, Reachability, SessionFact
 from infra.redis_connection import Argument, RedisConnection
 
@@ -20,16 +21,11 @@ TRIM_EVERY: Final = timedelta(minutes=1)
 REMEMBERED_FOR_S: Final = 0.1
 REMEMBERED_NAMES: Final = 20_000
 NAMES_PER_COMMAND: Final = 1_000
-HOST: Final = "host:"
+ABSENCE_REMEMBERED: Final = (HOST, ECHO, ASKED)
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
 
 Seen = Mapping[str, datetime | None]
-
-
-def host_name(agent_id: str) -> str:
-    """The name under which an agent's host beats."""
-    return f"{HOST}{agent_id}"
 
 
 class _Round:
@@ -77,12 +73,20 @@ class RedisBeats:
         return [seen[name] for name in names]
 
     async def reachability(self, agent_id: str, sessions: Sequence[LiveSession]) -> Reachability:
-        names = [*(session.id for session in sessions), host_name(agent_id)]
+        host, asked, answered = host_name(agent_id), asked_name(agent_id), echo_name(agent_id)
+        names = [*(session.id for session in sessions), host]
+        if any(session.echoes for session in sessions):
+            names += [asked, answered]
         try:
             seen = self._recall(names) or await self._ask_together(names)
         except Unavailable:
             return Reachability(sessions=_facts(sessions, {}), known=False)
-        return Reachability(sessions=_facts(sessions, seen), host_last_seen_at=seen[names[-1]])
+        return Reachability(
+            sessions=_facts(sessions, seen),
+            host_last_seen_at=seen[host],
+            echo_asked_at=seen.get(asked),
+            echo_answered_at=seen.get(answered),
+        )
 
     async def _write(self, names: Sequence[str], command: str, args: Sequence[Argument]) -> None:
         try:
@@ -142,8 +146,9 @@ class RedisBeats:
             self._remembered_at = asked_at
         for name, instant in seen.items():
             # "Never seen" is not remembered of a session: another program may have heard of it just now, and the
-            # difference sends its message elsewhere. For a host the difference is only what the trace says.
-            if instant is not None or name.startswith(HOST):
+            # difference sends its message elsewhere. For a host the difference is only what the trace says, and an
+            # echo nobody asked a moment ago is not overdue now.
+            if instant is not None or name.startswith(ABSENCE_REMEMBERED):
                 self._remembered[name] = instant
 
     def _recall(self, names: Sequence[str]) -> Seen | None:
@@ -161,7 +166,11 @@ def _again(error: Unavailable) -> Unavailable:
 def _facts(sessions: Sequence[LiveSession], seen: Seen) -> tuple[SessionFact, ...]:
     return tuple(
         SessionFact(
-            id=session.id, label=session.label, is_default=session.is_default, last_seen_at=seen.get(session.id)
+            id=session.id,
+            label=session.label,
+            is_default=session.is_default,
+            last_seen_at=seen.get(session.id),
+            echoes=session.echoes,
         )
         for session in sessions
     )

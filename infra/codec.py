@@ -11,7 +11,7 @@ from pydantic import Discriminator, TypeAdapter, ValidationError
 from contracts.directory import DirectoryRecord
 from contracts.errors import PostroomError
 from contracts.events import Event
-from contracts.records import Envelope
+from contracts.records import Echo, Envelope
 
 T = TypeVar("T")
 R = TypeVar("R", bound=DirectoryRecord)
@@ -28,6 +28,7 @@ class Undecodable(PostroomError):
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Discriminator("type")])
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 _ENVELOPES: TypeAdapter[Envelope] = TypeAdapter(Envelope)
+_ECHOES: TypeAdapter[Echo] = TypeAdapter(Echo)
 
 
 def encode_event(event: Event) -> bytes:
@@ -55,6 +56,15 @@ def encode_envelope(envelope: Envelope) -> bytes:
 def decode_envelope(payload: bytes, *, record: str = "envelope") -> Envelope:
     """Raises `Undecodable` naming `record`."""
     return _decode(_ENVELOPES, payload, record)
+
+
+def encode_echo(echo: Echo) -> bytes:
+    return _ECHOES.dump_json(echo)
+
+
+def decode_echo(payload: bytes, *, record: str = "echo") -> Echo:
+    """Raises `Undecodable` naming `record`."""
+    return _decode(_ECHOES, payload, record)
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:

@@ -64,6 +64,7 @@ async def _check_broker(broker: Broker, names: Names, settings: ProgramSettings)
     streams = StreamSettings(
         ledger_max_bytes=settings.ledger_max_bytes,
         directory_max_bytes=settings.directory_max_bytes,
+        events_max_bytes=settings.events_max_bytes,
         replicas=settings.replicas,
     )
     await provision(broker, names, streams)

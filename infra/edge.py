@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import nats.errors
@@ -11,13 +11,17 @@ from nats.aio.msg import Msg
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import Unavailable
-from contracts.records import Envelope
+from contracts.records import Echo, Envelope
+from contracts.subjects import is_echo
 from infra.nats_connection import Broker, Patience
 
 ENVELOPE: Final = TypeAdapter(Envelope)
+ECHO: Final = TypeAdapter(Echo)
 ENVELOPE_MAX_BYTES: Final = 8 * 1024
 CONFIRM_TIMEOUT_S: Final = 5
 RETRY_S: Final = 2.0
+
+Pushed = TypeVar("Pushed", Envelope, Echo)
 
 log = structlog.get_logger()
 
@@ -32,12 +36,16 @@ class EdgeFeed:
         self._retry_s = retry_s
 
     async def follow(
-        self, subjects: Sequence[str], heard: Callable[[Envelope], None], subscribed: Callable[[], None]
+        self,
+        subjects: Sequence[str],
+        heard: Callable[[Envelope], None],
+        subscribed: Callable[[], None],
+        echoed: Callable[[Echo], None] = lambda _: None,
     ) -> None:
         while True:
             try:
                 async with self._connection() as (broker, refused):
-                    await _subscribe(broker, subjects, heard, subscribed)
+                    await _subscribe(broker, subjects, heard, echoed, subscribed)
                     if not refused.is_set():
                         subscribed()
                     await refused.wait()
@@ -56,11 +64,18 @@ class EdgeFeed:
 
 
 async def _subscribe(
-    broker: Broker, subjects: Sequence[str], heard: Callable[[Envelope], None], on_gap: Callable[[], None]
+    broker: Broker,
+    subjects: Sequence[str],
+    heard: Callable[[Envelope], None],
+    echoed: Callable[[Echo], None],
+    on_gap: Callable[[], None],
 ) -> None:
     def take(message: Msg) -> None:
-        envelope = parse_envelope(message.data)
-        if envelope is not None:
+        if is_echo(message.subject):
+            echo = _parse(ECHO, message.data)
+            if echo is not None:
+                echoed(echo)
+        elif (envelope := parse_envelope(message.data)) is not None:
             heard(envelope)
 
     for subject in subjects:
@@ -71,15 +86,19 @@ async def _subscribe(
 
 def parse_envelope(data: bytes) -> Envelope | None:
     """The push, or None when it is not one we understand: the poll covers what is dropped here."""
+    return _parse(ENVELOPE, data)
+
+
+def _parse(adapter: TypeAdapter[Pushed], data: bytes) -> Pushed | None:
     if len(data) > ENVELOPE_MAX_BYTES:
         log.warning("push_malformed", reason="too_large", size_bytes=len(data))
         return None
     try:
-        envelope = ENVELOPE.validate_json(data)
+        found = adapter.validate_json(data)
     except ValidationError as error:
         log.warning("push_malformed", reason="not_an_envelope", fields=[item["loc"] for item in error.errors()][:5])
         return None
-    if envelope.v != 1:
-        log.warning("push_malformed", reason="unknown_version", version=envelope.v)
+    if found.v != 1:
+        log.warning("push_malformed", reason="unknown_version", version=found.v)
         return None
-    return envelope
+    return found

@@ -30,7 +30,7 @@ TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
 LIMITS: Final = httpx.Limits(max_connections=64, max_keepalive_connections=16)
 RETRY_AFTER_MAX_S: Final = 60.0
 CLAIMABLE_LIMIT: Final = 100
-ATTESTATION: Final = "token+nonce"
+ATTACHES_AS: Final[JsonObject] = {"attestation": "token+nonce", "echoes": True}
 
 _BY_STATUS: Final[Mapping[int, type[Rejected]]] = {
     400: Malformed,
@@ -146,7 +146,7 @@ class GatewayClient:
         )
 
     async def attach(self, agent_id: str, label: str, session_token: str) -> Attached:
-        body = {"label": label, "session_token": session_token, "attestation": ATTESTATION, **self._version}
+        body = {"label": label, "session_token": session_token, **ATTACHES_AS, **self._version}
         found = _read(_SessionAnswer, await self._call("POST", f"/v1/agents/{_segment(agent_id)}/live-sessions", body))
         return Attached(session_id=found.id, is_default=found.is_default)
 
@@ -159,6 +159,10 @@ class GatewayClient:
     async def beat_host(self, host_id: str, agent_ids: Sequence[str]) -> None:
         body = {"host_id": host_id, "agents": list(agent_ids), **self._version}
         await self._call("POST", "/v1/hosts/heartbeat", body)
+
+    async def echo(self, agent_id: str, echo_id: str | None) -> None:
+        body = {"agent_id": agent_id} if echo_id is None else {"agent_id": agent_id, "echo_id": echo_id}
+        await self._call("POST", "/v1/hosts/echo", body)
 
     # --- executions ------------------------------------------------------------------------------------------------
 

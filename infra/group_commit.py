@@ -91,6 +91,7 @@ class GroupCommit:
         self._queue: deque[_Unit] = deque()
         self._arrived = asyncio.Event()
         self._heads: dict[str, int] = {}
+        self._untold: list[tuple[_Unit, list[int]]] = []
         self._is_open = True
 
     @classmethod
@@ -138,6 +139,8 @@ class GroupCommit:
 
     async def _write(self) -> None:
         while True:
+            if not self._queue:
+                self._tell()
             await self._arrived.wait()
             units = self._take()
             # Known heads settle what queued up behind the last round; later they might have been purged.
@@ -194,6 +197,7 @@ class GroupCommit:
                 await self._commit(units)
         except BaseException:
             # We are being closed, or have a bug: nobody may wait for ever.
+            self._tell()
             for unit in units:
                 unit.fail_as_unknown()
             raise
@@ -201,7 +205,7 @@ class GroupCommit:
     async def _commit(self, units: list[_Unit]) -> None:
         records = [record for unit in units for record in unit.records]
         try:
-            last_seq = await self._append.store(records)
+            last_seq = await self._append.store(records, once_sent=self._tell)
         except NoAnswer:
             self._resolve_later(units)
         except ApiRefused as refusal:
@@ -214,7 +218,7 @@ class GroupCommit:
             for unit in units:
                 unit.fail(error)
         else:
-            self._settle(units, last_seq)
+            self._untold = self._numbered(units, last_seq)
 
     async def _commit_singly(self, units: list[_Unit]) -> None:
         """Each member by itself, one behind the other without waiting in between."""
@@ -226,6 +230,7 @@ class GroupCommit:
                 await self._append.publish_one(unit.records[0], reply)
             except Unavailable as error:
                 unit.fail(error)
+        self._tell()
         timeout_s = self._limits.ack_timeout_s
         try:
             for unit, _, answer in awaited:
@@ -250,7 +255,13 @@ class GroupCommit:
         return True
 
     def _settle(self, units: list[_Unit], last_seq: int) -> None:
+        for unit, seqs in self._numbered(units, last_seq):
+            unit.succeed(seqs)
+
+    def _numbered(self, units: list[_Unit], last_seq: int) -> list[tuple[_Unit, list[int]]]:
+        """Each unit with the sequences of its records; they become the known heads."""
         seq = last_seq - sum(len(unit.records) for unit in units)
+        numbered: list[tuple[_Unit, list[int]]] = []
         heads: dict[str, int] = {}
         for unit in units:
             seqs = []
@@ -258,8 +269,18 @@ class GroupCommit:
                 seq += 1
                 seqs.append(seq)
                 heads[record.subject] = seq
-            unit.succeed(seqs)
+            numbered.append((unit, seqs))
         self._heads = heads
+        return numbered
+
+    def _tell(self) -> None:
+        """Wake whoever waits for the last round.
+
+        After the next one is sent: woken first, they would all run before it leaves, and the broker would idle.
+        """
+        untold, self._untold = self._untold, []
+        for unit, seqs in untold:
+            unit.succeed(seqs)
 
     # --- what became of it -----------------------------------------------------------------------------------------
 

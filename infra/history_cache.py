@@ -56,8 +56,9 @@ class HistoryCache:
             self.drop(ulid)
 
     def drop(self, ulid: str) -> None:
-        self._bytes -= _size(self._known.pop(ulid, ()))
+        if known := self._known.pop(ulid, ()):
+            self._bytes -= _size(known)
 
 
 def _size(events: Remembered) -> int:
-    return sum(len(payload) for _, payload in events)
+    return sum([len(payload) for _, payload in events])

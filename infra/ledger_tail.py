@@ -48,7 +48,7 @@ class StreamTail:
     async def follow(self, after_seq: int) -> AsyncGenerator[Sequence[Moved], None]:
         seen = after_seq
         while True:
-            pull = _Pull(self._broker, self._stream, seen)
+            pull = Pull(self._broker, self._stream, seen)
             try:
                 await pull.start()
                 while True:
@@ -68,13 +68,17 @@ class StreamTail:
         return await jetstream_api.last_seq(self._broker, self._stream)
 
 
-class _Pull:
+class Pull:
     """One consumer and its standing pull request. Any irregularity raises `Unavailable`; then another one is made."""
 
-    def __init__(self, broker: Broker, stream: str, after_seq: int) -> None:
+    def __init__(
+        self, broker: Broker, stream: str, after_seq: int, *, subject_filter: str | None = None, at_once: int = BATCH
+    ) -> None:
         self._broker = broker
         self._stream = stream
         self._after_seq = after_seq
+        self._subject_filter = subject_filter
+        self._at_once = at_once
         self._inbox = broker.new_inbox()
         self._buffer: list[Msg] = []
         self._arrived = asyncio.Event()
@@ -119,15 +123,16 @@ class _Pull:
             raise Unavailable("broker_silent", "the broker left a pull unanswered")
 
     async def _pull(self) -> None:
-        body = {"batch": BATCH, "expires": int(IDLE_S * NANOSECONDS)}
+        body = {"batch": self._at_once, "expires": int(IDLE_S * NANOSECONDS)}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._broker.publish(subject, json.dumps(body).encode(), reply=self._inbox)
-        self._outstanding = BATCH
+        self._outstanding = self._at_once
 
     def _accept(self, message: Msg) -> tuple[int, Msg] | None:
         """Check that `message` is the consumer's next; None for the end of a pull."""
-        status = (message.headers or {}).get("Status")
-        if status is not None and not message.reply:
+        # A record of the stream has a reply subject, the end of a pull has none.
+        status = None if message.reply else (message.headers or {}).get("Status")
+        if status is not None:
             self._end_pull(status)
             return None
         try:
@@ -162,6 +167,8 @@ class _Pull:
             "mem_storage": True,
             "num_replicas": 1,
         }
+        if self._subject_filter is not None:
+            config["filter_subject"] = self._subject_filter
         return {"stream_name": self._stream, "config": config}
 
     async def _delete_consumer(self) -> None:

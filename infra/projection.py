@@ -12,6 +12,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import anyio
@@ -25,7 +26,10 @@ MISSING: Final = load_script("projection_layout", "projection_missing")
 READ_EPOCH: Final = load_script("projection_layout", "projection_epoch")
 SET_EPOCH: Final = load_script("projection_layout", "projection_set_epoch")
 
-EPOCH_KEY: Final = "epoch"
+EPOCH_KEY: Final = "2:epoch"
+"""With the number of the layout: rows of another one are left alone, and all are derived anew from the ledger."""
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
+MILLISECOND: Final = timedelta(milliseconds=1)
 MISSING_HEADS: Final = 1_000
 """Heads per script call: about 5 ms in which the server does nothing else."""
 FLUSH_LIMIT_S: Final = 0.5
@@ -42,7 +46,7 @@ class QueueBounds:
     queue_bytes: int = 64 * 1024 * 1024
     batch_rows: int = 256
     batch_bytes: int = 1024 * 1024
-    linger_s: float = 0.002
+    linger_s: float = 0.01
 
 
 @dataclass(slots=True)
@@ -218,6 +222,11 @@ def packed(row: Row) -> bytes:
     """A row as it is stored: its header line, then its view."""
     header = (
         f"{row.seq} {row.accept_seq} {row.owner} {row.agent_id} {row.sender_owner} {row.sender_agent_id or '-'}"
-        f" {row.channel.value} {row.state.value}\n"
+        f" {row.channel.value} {row.state.value} {row.thread} {row.priority} {milliseconds(row.accepted_at)}\n"
     )
     return header.encode() + row.view
+
+
+def milliseconds(at: datetime) -> int:
+    """Since 1970, whole ones, as the header line has it. Floating point would be one off now and then."""
+    return (at - EPOCH) // MILLISECOND

@@ -1,6 +1,7 @@
 """The one configuration our streams may have, and the refusal to run on a broker that says otherwise.
 
     LEDGER        led.>          limits, discard new, no age or count limit, no deletion, atomic batches, republished
+    EVENTS        ev.>           the same, neither republished nor ever rewritten
     KV_DIRECTORY  $KV.….>        a key-value bucket with history 1, atomic batches
 
 A program calls `provision` or `check_streams`, and `check_server`, at every start: several of the measured losses were
@@ -51,10 +52,11 @@ class UnsafeBroker(PostroomError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
-    """What an installation may choose. The store must have room for both `max_bytes`: the broker reserves them."""
+    """What an installation may choose. The store must have room for all `max_bytes`: the broker reserves them."""
 
     ledger_max_bytes: int = 8 * 1024**3
     directory_max_bytes: int = 1024**3
+    events_max_bytes: int = 2 * 1024**3
     max_record_bytes: int = 512 * 1024
     replicas: int = 1
     duplicate_window_s: int = 120
@@ -100,6 +102,12 @@ def expected_streams(names: Names, settings: StreamSettings) -> dict[str, dict[s
         "deny_delete": True,
         "republish": {"src": names.ledger_filter, "dest": names.moved_filter, "headers_only": True},
     }
+    events = _common(settings) | {
+        "name": names.events_stream,
+        "subjects": [names.events_filter],
+        "max_bytes": settings.events_max_bytes,
+        "deny_delete": True,
+    }
     directory = _common(settings) | {
         "name": names.directory_stream,
         "subjects": [names.directory_key(">")],
@@ -109,7 +117,7 @@ def expected_streams(names: Names, settings: StreamSettings) -> dict[str, dict[s
         "allow_rollup_hdrs": True,
         "allow_direct": True,
     }
-    return {config["name"]: config for config in (ledger, directory)}
+    return {config["name"]: config for config in (ledger, directory, events)}
 
 
 def require_same(name: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -3,10 +3,11 @@
 import structlog
 
 from contracts.errors import Unavailable
-from contracts.records import Envelope
-from contracts.subjects import Names, push
-from infra.codec import encode_envelope
+from contracts.records import Echo, Envelope
+from contracts.subjects import Names, echo, push
+from infra.codec import encode_echo, encode_envelope
 from infra.nats_connection import Broker
+from infra.wire import published
 
 log = structlog.get_logger(__name__)
 
@@ -21,10 +22,25 @@ class BrokerPushes:
     async def push(self, envelope: Envelope) -> bool:
         subject = push(envelope.channel, envelope.agent_id, envelope.execution_id)
         try:
-            await self._broker.publish(subject, encode_envelope(envelope))
+            await self._broker.send(published(subject, encode_envelope(envelope)))
         except Unavailable as error:
             self.lost += 1
             log.warning("push_lost", execution_id=envelope.execution_id, reason=error.message)
+            return False
+        return True
+
+
+class BrokerEchoes:
+    """Implements `gateway.ports.EchoPushes`: along the very way pushes take."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def ask(self, question: Echo) -> bool:
+        try:
+            await self._broker.publish(echo(question.agent_id, question.echo_id), encode_echo(question))
+        except Unavailable as error:
+            log.warning("echo_not_asked", agent_id=question.agent_id, reason=error.message)
             return False
         return True
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from contracts.errors import Unavailable
 from gateway.ports import Page, Query
-from infra.projection import EPOCH_KEY, RedisProjection
+from infra.projection import EPOCH_KEY, RedisProjection, milliseconds
 from infra.redis_connection import Argument, RedisConnection, load_script
 
 SEARCH: Final = load_script("projection_layout", "projection_search")
@@ -35,7 +35,7 @@ class RedisQueries:
     """The gateway's `Queries`.
 
     The owner is part of every question: with `agent_id`, or with neither agent, it is the receiving owner; with
-    `sender_agent_id` it is the sender's owner; with both it has to be both.
+    `sender_agent_id` it is the sender's owner; with both it has to be both. With `either_side` one of them is enough.
     """
 
     def __init__(self, connection: RedisConnection, projection: RedisProjection) -> None:
@@ -85,6 +85,11 @@ class RedisQueries:
             "oldest" if query.oldest_first else "newest",
             want,
             LOOK_AT_ROWS,
+            query.thread or "",
+            query.counterpart or "",
+            ",".join(str(each) for each in query.priorities),
+            milliseconds(query.since) if query.since else "",
+            "either" if query.either_side else "",
         ]
         status, *answer = await self._connection.run(SEARCH, [self._connection.key(EPOCH_KEY)], args)
         if status != b"ok":

@@ -80,6 +80,9 @@ class ProgramSettings(_Settings):
         int, Field(ge=16 * 1024**2, description="How large the ledger may grow; full, it refuses and loses nothing.")
     ] = 8 * GIB
     directory_max_bytes: Annotated[int, Field(ge=1024**2, description="How large the directory may grow.")] = GIB
+    events_max_bytes: Annotated[
+        int, Field(ge=1024**2, description="How large the log of tenants' events may grow; full, it stands still.")
+    ] = 2 * GIB
     replicas: Annotated[int, Field(ge=1, le=5, description="Copies of each stream in a cluster: 1, 3 or 5.")] = 1
     max_attempts_bg: Annotated[int, Field(ge=1, le=20, description="Attempts of a background execution.")] = 3
     outcome_deadline_s: Annotated[
@@ -108,6 +111,43 @@ class GatewaySettings(ProgramSettings):
             pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", description="The owner the first admin key speaks for."
         ),
     ] = "local"
+    peer_errors: Annotated[
+        bool, Field(description="Answer errors as CueAPI's command line reads them, with an object as detail.")
+    ] = False
+    open_registration: Annotated[
+        bool, Field(description="Let anybody who reaches the port register an owner and get a key.")
+    ] = False
+    guard_max_hops: Annotated[
+        int, Field(ge=0, description="How many messages of agents, each answering the other, may lead to one; 0: any.")
+    ] = 16
+    guard_max_rounds: Annotated[
+        int, Field(ge=0, le=5, description="How often the same agents may pass it on in the same order; 0: any.")
+    ] = 3
+    guard_pair_per_min: Annotated[
+        int, Field(ge=0, le=1_000_000, description="Messages a minute from one agent to one other; 0: any.")
+    ] = 60
+    guard_thread_per_h: Annotated[
+        int, Field(ge=0, le=1_000_000, description="Answers an hour in one thread; 0: any.")
+    ] = 500
+    guard_cool_down_s: Annotated[
+        int, Field(ge=1, le=300, description="How long a used up pair or thread rests before one message tries it.")
+    ] = 30
+    guard_auto_replies: Annotated[bool, Field(description="Refuse automatic replies to automatic replies.")] = True
+    rate_limits: Annotated[
+        Literal["on", "off"], Field(description="Off: none of the rate limits holds, the guards do.")
+    ] = "on"
+    rate_limit_per_key_per_s: Annotated[
+        float, Field(ge=0, le=1_000_000, description="Requests a second with one key; 0: any.")
+    ] = 0
+    rate_limit_per_agent_per_s: Annotated[
+        float, Field(ge=0, le=1_000_000, description="Messages a second from one agent; 0: any.")
+    ] = 0
+    rate_limit_burst_s: Annotated[
+        int, Field(ge=1, le=3_600, description="For how many seconds a rate may be saved up.")
+    ] = 10
+    rate_limit_failures_per_min: Annotated[
+        int, Field(ge=0, description="Requests a minute without a valid key from one address; 0: any.")
+    ] = 600
 
 
 class RouterSettings(ProgramSettings):

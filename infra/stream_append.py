@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from contracts.errors import PostroomError, Stale, Unavailable
 from infra.jetstream_api import ApiRefused
 from infra.nats_connection import Broker, NoAnswer
+from infra.wire import published
 
 log = structlog.get_logger(__name__)
 
@@ -45,27 +46,33 @@ class StreamAppend:
         self._batch_prefix = secrets.token_hex(8)
         self._batches = 0
 
-    async def store(self, records: Sequence[Record]) -> int:
+    async def store(self, records: Sequence[Record], *, once_sent: Callable[[], None] | None = None) -> int:
         """Store one record plainly, several as an atomic batch; return the last sequence.
 
-        A batch takes consecutive sequences, in order. Raises `ApiRefused` when the broker refuses (then nothing is
-        stored), `NoAnswer` when that is unknown, and `Unavailable` when nothing was handed to the connection.
+        `once_sent` is called once nothing is left to do but to await the answer. A batch takes consecutive sequences,
+        in order. Raises `ApiRefused` when the broker refuses (then nothing is stored), `NoAnswer` when that is unknown,
+        and `Unavailable` when nothing was handed to the connection.
         """
         reply, answer = self._broker.expect()
         try:
-            if len(records) == 1:
-                await self.publish_one(records[0], reply)
-            else:
-                await self._publish_batch(records, reply)
+            try:
+                await self._publish(records, reply)
+            finally:
+                if once_sent is not None:
+                    once_sent()
             return await self.acknowledged(answer, len(records), self._ack_timeout_s)
         finally:
             self._broker.forget(reply)
 
+    async def _publish(self, records: Sequence[Record], reply: str) -> None:
+        if len(records) == 1:
+            await self.publish_one(records[0], reply)
+        else:
+            await self._publish_batch(records, reply)
+
     async def publish_one(self, record: Record, reply: str) -> None:
-        headers = {EXPECTED: str(record.expected_seq)}
-        if record.headers:
-            headers.update(record.headers)
-        await self._broker.publish(record.subject, record.payload, reply=reply, headers=headers)
+        headers = {EXPECTED: str(record.expected_seq), **(record.headers or {})}
+        await self._broker.send(published(record.subject, record.payload, reply=reply, headers=headers))
 
     async def acknowledged(self, answer: "asyncio.Future[Msg]", n_records: int, timeout_s: float) -> int:
         """The last sequence an answer acknowledges for `n_records` records."""
@@ -82,19 +89,20 @@ class StreamAppend:
         return int(verdict["seq"])
 
     async def _publish_batch(self, records: Sequence[Record], reply: str) -> None:
-        # Nothing counts before the commit, so a publish that fails half-way has stored nothing.
+        """Nothing counts before the commit, and all of it is handed over in one piece."""
         self._batches += 1
         batch_id = f"{self._batch_prefix}.{self._batches}"
-        publish = self._broker.publish
+        messages = []
         for number, record in enumerate(records, 1):
             headers = {EXPECTED: str(record.expected_seq), BATCH_ID: batch_id, BATCH_SEQUENCE: str(number)}
             if record.headers:
                 headers.update(record.headers)
             if number < len(records):
-                await publish(record.subject, record.payload, headers=headers)
+                messages.append(published(record.subject, record.payload, headers=headers))
             else:
                 headers[BATCH_COMMIT] = "1"
-                await publish(record.subject, record.payload, reply=reply, headers=headers)
+                messages.append(published(record.subject, record.payload, reply=reply, headers=headers))
+        await self._broker.send(b"".join(messages))
 
 
 def error_of(refusal: ApiRefused, record: Record) -> PostroomError:

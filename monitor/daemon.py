@@ -1,6 +1,7 @@
 """The daemon: one per host. Who is served is resolved first, then everything runs side by side until it is stopped.
 
     start ▶ leftovers killed ▶ agents resolved ▶ half-done claims finished ▶ ┬ pushes
+                                                                            ├ echoes
                                                                             ├ host beats
                                                                             ├ session folders: attach, beat, hand over
                                                                             ├ slow polls
@@ -18,14 +19,15 @@ from anyio.abc import TaskGroup
 
 from contracts.clock import Clock, Ids
 from contracts.errors import PostroomError, Rejected, Unauthenticated
-from contracts.ids import EXECUTION_ID
-from contracts.records import Envelope
+from contracts.ids import ECHO_ID, EXECUTION_ID
+from contracts.records import Echo, Envelope
 from contracts.subjects import pushes_of
 from contracts.words import Channel
 from monitor.attachment import Pace
 from monitor.backoff import jittered, persist
 from monitor.bell import Bell
 from monitor.configuration import AgentSettings, Configuration, ConfigurationError
+from monitor.echoes import Echoes
 from monitor.folders import Folders
 from monitor.handlers import Handover, forget_old_claims
 from monitor.outbox import Outbox
@@ -97,6 +99,7 @@ class Daemon:
         self._folders: dict[str, Folders] = {}
         self._handovers: dict[str, Handover] = {}
         self._background: dict[str, Background] = {}
+        self._echoes = Echoes(gateway)
         self._log = structlog.get_logger().bind(monitor_id=configuration.monitor_id)
 
     async def run(self) -> None:
@@ -183,7 +186,7 @@ class Daemon:
         readiness = Readiness({"subscribed"} | ({"beaten"} if self._background else set()), self._say_ready)
         subjects = [subject for each in served for subject in each.subjects]
         self._log.info("monitor_started", agents=[each.agent.id for each in served])
-        tasks.start_soon(self._pushes.follow, subjects, self._heard, lambda: self._subscribed(readiness))
+        tasks.start_soon(self._pushes.follow, subjects, self._heard, lambda: self._subscribed(readiness), self._echoed)
         for background in self._background.values():
             tasks.start_soon(background.run)
         if self._background:
@@ -191,6 +194,7 @@ class Daemon:
         if self._handovers:
             tasks.start_soon(self._watch)
             tasks.start_soon(self._poll)
+            tasks.start_soon(self._echoes.run)
             tasks.start_soon(self._attend)
 
     def _say_ready(self) -> None:
@@ -207,10 +211,17 @@ class Daemon:
         elif envelope.channel is Channel.BG and envelope.agent_id in self._background:
             self._background[envelope.agent_id].hear(envelope.execution_id)
 
+    def _echoed(self, echo: Echo) -> None:
+        if not ECHO_ID.match(echo.echo_id):
+            self._log.warning("push_malformed", reason="not_an_echo_id")
+        elif echo.agent_id in self._handovers:
+            self._echoes.hear(echo)
+
     def _subscribed(self, readiness: Readiness) -> None:
         """From now on we hear; what was pushed before has to be asked for."""
         readiness.reached("subscribed")
         self._poll_bell.ring()
+        self._echoes.ask_for(self._handovers)
         for background in self._background.values():
             background.poll_soon()
 

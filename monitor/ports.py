@@ -24,7 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
-from contracts.records import Envelope, JsonObject
+from contracts.records import Echo, Envelope, JsonObject
 from contracts.words import Channel
 
 LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?\Z")
@@ -124,7 +124,10 @@ class Gateway(Protocol):
     async def agent(self, ref: str) -> HostedAgent: ...
 
     async def attach(self, agent_id: str, label: str, session_token: str) -> Attached:
-        """Attach with attestation `token+nonce`. `Conflict` (`live_session_conflict`): the label is attached."""
+        """Attach with attestation `token+nonce`, as a session that echoes.
+
+        `Conflict` (`live_session_conflict`): the label is attached.
+        """
         ...
 
     async def detach(self, agent_id: str, label: str) -> None: ...
@@ -134,6 +137,10 @@ class Gateway(Protocol):
         ...
 
     async def beat_host(self, host_id: str, agent_ids: Sequence[str]) -> None: ...
+
+    async def echo(self, agent_id: str, echo_id: str | None) -> None:
+        """Say that this echo arrived; with None, ask for one."""
+        ...
 
     async def claimable(self, agent_id: str) -> Sequence[Waiting]: ...
 
@@ -159,12 +166,16 @@ class PushFeed(Protocol):
     """What the broker pushes to this host. Lossy by design: the poll covers what is missed."""
 
     async def follow(
-        self, subjects: Sequence[str], heard: Callable[[Envelope], None], subscribed: Callable[[], None]
+        self,
+        subjects: Sequence[str],
+        heard: Callable[[Envelope], None],
+        subscribed: Callable[[], None],
+        echoed: Callable[[Echo], None],
     ) -> None:
         """Listen until cancelled, through every restart of the broker.
 
         `subscribed` is called after each time the broker confirmed all subscriptions: whatever was pushed before may
-        have been missed. Neither callable may block or raise.
+        have been missed. `echoed` is told of the echoes among the pushes. No callable may block or raise.
         """
         ...
 

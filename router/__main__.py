@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
@@ -22,20 +24,26 @@ from infra.beats import RedisBeats
 from infra.clock import SystemClock, SystemIds
 from infra.connections import Connections, connections
 from infra.directory_store import DirectoryReader
+from infra.event_stream import EventStream
 from infra.ledger_tail import StreamTail
 from infra.nats_connection import Broker
-from infra.program import run_program
+from infra.program import run_program, spare_the_collector
 from infra.pushes import BrokerPushes
 from infra.redis_connection import RedisConnection
 from infra.server_secret import server_secret
 from infra.settings import RouterSettings
 from infra.status_server import status_server
+from infra.subscription_store import DirectorySubscriptions
 from infra.webhook_client import AiohttpSender
+from router.event_log import EventWriter
 from router.metrics import RouterMetrics
+from router.ports import WebhookSender
 from router.service import Neighbours, Policy, Service
+from router.subscriptions import Dispatcher
 from router.webhooks import Webhooks
 from router.worker import Worker
 
+Loop = Callable[[], Coroutine[Any, Any, None]]
 log = structlog.get_logger("router")
 
 
@@ -68,7 +76,8 @@ async def serve(settings: RouterSettings) -> None:
             clock=clock,
             metrics=RouterMetrics(registry),
         )
-        await _work(settings, have, worker, registry)
+        events = _events(have, sender, clock, name)
+        await _work(settings, have, worker, registry, events)
 
 
 async def _service(settings: RouterSettings, have: Connections, clock: Clock) -> Service:
@@ -91,13 +100,37 @@ async def _service(settings: RouterSettings, have: Connections, clock: Clock) ->
     return Service(neighbours, nonce_secret=secret, policy=policy)
 
 
-async def _work(settings: RouterSettings, have: Connections, worker: Worker, registry: CollectorRegistry) -> None:
+def _events(have: Connections, sender: WebhookSender, clock: Clock, name: str) -> tuple[Loop, Loop]:
+    """What writes the log of tenants' events, and what posts them to subscribers."""
+    events = EventStream(have.broker, have.names)
+    writer = EventWriter(log=events, ledger=have.ledger, tail=StreamTail(have.broker, have.names))
+    dispatcher = Dispatcher(
+        name=name,
+        log=events,
+        store=DirectorySubscriptions(have.directory),
+        directory=DirectoryReader(have.directory),
+        ledger=have.ledger,
+        sender=sender,
+        clock=clock,
+        to_json=to_json,
+    )
+    return writer.run, dispatcher.run
+
+
+async def _work(
+    settings: RouterSettings,
+    have: Connections,
+    worker: Worker,
+    registry: CollectorRegistry,
+    events: tuple[Loop, Loop],
+) -> None:
     ready = partial(_ready, worker, have.broker, have.redis)
     async with (
         status_server(settings.http_host, settings.router_http_port, ready=ready, registry=registry) as port,
-        beside(worker.run),
+        beside(worker.run, *events),
     ):
         await worker.caught_up.wait()
+        spare_the_collector()
         log.info("router_ready", port=port)
         _tell_ready(settings.router_ready_file, port)
         await _asked_to_stop()

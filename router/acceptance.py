@@ -9,22 +9,26 @@ from typing import Final
 from contracts import ids
 from contracts.errors import Conflict, Stale, Unavailable
 from contracts.events import Accepted, History, Stored
-from contracts.records import Agent, Context, Decision, JsonObject, LiveSession, Message, Reachability, Sender, Wish
+from contracts.records import Agent, Context, Decision, JsonObject, LiveSession, Message, Sender, Wish
 from contracts.words import Reason, State
 from router.decision import decide, first_state, reachability_matters
 from router.desk import Desk, Standing
 from router.execution import begin
 from router.gates import Question
-from router.terms import claim_before, rejection, time_to_live
+from router.guarding import Guarded, refused
+from router.guards import guard_answers, is_guarded, refusal_in
+from router.terms import GUARDED, claim_before, rejection, time_to_live
 
-NOTHING_KNOWN: Final = Reachability()
 UNDECIDED: Final = Decision(steps=(), trace=(), reason=Reason.SCHEDULED)
 """The decision of a scheduled message: it is taken when its time comes, on what is true then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A message before it is accepted: everything the gateway has checked and resolved."""
+    """A message before it is accepted: everything the gateway has checked and resolved.
+
+    `asked_priority` is the sender's word: a retry repeats it, whatever the priority counts as by then.
+    """
 
     sender: Sender
     recipient: Agent
@@ -34,6 +38,7 @@ class Draft:
     metadata: JsonObject
     wish: Wish
     context: Context = Context()
+    asked_priority: int = 3
     idempotency_key: str | None = None
 
 
@@ -44,13 +49,17 @@ class Acceptance(Desk):
         """Decide, append, push. Returns after the broker's durable acknowledgement and not before.
 
         Raises `Conflict` (`agent_inactive`, `idempotency_mismatch`), `Invalid` (`capability_not_declared`,
-        `webhook_url_missing`, `webhook_disabled`) with the trace, `Unavailable` when nothing was or may be stored.
+        `webhook_url_missing`, `webhook_disabled`), `Conflict` or `TooMany` of a guard, each with the trace;
+        `Unavailable` when nothing was or may be stored.
         """
-        decision, now = await self._decide(draft)
+        guarded, now = await self._decide(draft, spend=True)
+        decision = guarded.decision
         if decision.ending is State.REJECTED:
+            if decision.reason in GUARDED and (before := await self._sent_before(draft, now)):
+                return before
             raise rejection(decision)
         if draft.wish.send_at is not None and draft.wish.send_at > now:
-            decision = UNDECIDED
+            decision = replace(UNDECIDED, trace=guard_answers(decision.trace))
         event = self._accepted(draft, decision, now)
         ulid = event.message.id.removeprefix("msg_")
         try:
@@ -59,19 +68,42 @@ class Acceptance(Desk):
             return await self._replay(ulid, event.message)
         standing = Standing(history=History(ulid=ulid, events=(Stored(seq=seq, event=event),)), execution=begin(event))
         await self._announce(standing)
+        if guarded.probes:
+            await self._guarding.came_through(guarded.probes)
         return standing
 
     async def route(self, draft: Draft) -> Decision:
         """Decide and explain, store nothing: the very decision `accept` would take now."""
-        decision, _ = await self._decide(draft)
-        return decision
+        guarded, _ = await self._decide(draft, spend=False)
+        return guarded.decision
 
-    async def _decide(self, draft: Draft) -> tuple[Decision, datetime]:
-        reach = NOTHING_KNOWN
-        if reachability_matters(draft.wish, draft.recipient):
-            reach = await self._freshness.reachability(draft.recipient.id, draft.sessions)
+    async def _decide(self, draft: Draft, *, spend: bool) -> tuple[Guarded, datetime]:
+        """The guards first, then the gates; what neither refuses spends its budgets."""
+        if not is_guarded(draft.sender, draft.context):
+            decision, now = await self._ask_gates(draft)
+            return Guarded(decision=decision), now
+        passage = await self._guarding.passage(draft.sender, draft.recipient.id, draft.context)
+        chain = self._guarding.chain(passage)
+        if refusal_in(chain):
+            return Guarded(decision=refused(chain)), self._clock.now()
+        decision, now = await self._ask_gates(draft)
+        return await self._guarding.around(decision, passage, chain, spend=spend), now
+
+    async def _ask_gates(self, draft: Draft) -> tuple[Decision, datetime]:
+        if not reachability_matters(draft.wish, draft.recipient):
+            now = self._clock.now()
+            return self._settled.decide(draft.wish, draft.recipient, now), now
+        reach = await self._freshness.reachability(draft.recipient.id, draft.sessions)
         now = self._clock.now()
         return decide(draft.wish, Question(recipient=draft.recipient, reach=reach, now=now)), now
+
+    async def _sent_before(self, draft: Draft, now: datetime) -> Standing | None:
+        """What this very request was accepted as earlier: a guard has nothing to say about it any more."""
+        if draft.idempotency_key is None:
+            return None
+        message = self._accepted(draft, UNDECIDED, now).message
+        ulid = message.id.removeprefix("msg_")
+        return await self._replay(ulid, message) if await self._ledger.load(ulid) else None
 
     def _accepted(self, draft: Draft, decision: Decision, now: datetime) -> Accepted:
         key = draft.idempotency_key
@@ -98,7 +130,7 @@ class Acceptance(Desk):
             by=f"key:{draft.sender.key_id}",
             message=message,
             decision=decision,
-            claim_before=claim_before(message, draft.recipient, now) if offered else None,
+            claim_before=claim_before(message.wish, draft.recipient, now, message.expires_at) if offered else None,
             max_attempts=self._first_attempts(decision),
         )
 
@@ -123,6 +155,6 @@ def _fingerprint(draft: Draft) -> str:
         draft.metadata,
         [wish.delivery_mode, wish.fallback.value, wish.claim_window_s, wish.ttl_s, wish.verification.value],
         wish.send_at and wish.send_at.isoformat(),
-        [context.reply_to, context.correlation_id, context.expects_reply, context.reply_to_agent, context.priority],
+        [context.reply_to, context.correlation_id, context.expects_reply, context.reply_to_agent, draft.asked_priority],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

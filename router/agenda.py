@@ -105,10 +105,15 @@ class Agenda:
         return tuple(self._waiting.get(agent_id, ()))
 
     def oldest(self) -> Entry | None:
-        """The open message accepted first: nothing before it has to be read again."""
-        while self._accepted and self._accepted[0][1] not in self._entries:
+        """The open message accepted, or replayed, first: nothing before it has to be read again."""
+        while self._accepted:
+            seq, ulid = self._accepted[0]
+            entry = self._entries.get(ulid)
+            # The acceptance of a message that ended and was replayed since says nothing of its new execution.
+            if entry is not None and entry.accept_seq == seq:
+                return entry
             heapq.heappop(self._accepted)
-        return self._entries[self._accepted[0][1]] if self._accepted else None
+        return None
 
     def _open(self, ulid: str, agent_id: str, stored: Stored, begun: Execution, now: datetime) -> None:
         execution = replace(begun, trace=())

@@ -5,9 +5,14 @@
     sequence_order       sequences do not strictly increase
     illegal_event        an event does not follow the state table
     ended_twice          an execution has a second terminal event
+    execution_order      an event's execution is not the present one, or a replay's not the next
+    replayed_in_flight   an execution was replayed before it had ended
+    released_twice       a scheduled message was released a second time
+    released_early       or before its time
+    without_outcome      evidence or a verification was recorded for an execution without an outcome
     claimed_twice        an execution was won by more than one live claim
     live_without_claim   an outcome's route is `live` and nobody had claimed
-    lease_order          a lease's number is not greater than the one before
+    lease_order          a lease's number is not greater than the one before in its execution
     stale_lease          something was recorded under a lease that was not the present one
     without_lease        a worker's outcome was recorded while nobody held a lease
     overdue              an open message's deadline passed longer ago than the grace: it is silently stuck
@@ -16,7 +21,7 @@
 Each rule reads the raw events, so that a fault in the fold does not hide what the fold should have refused.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,11 +34,16 @@ from contracts.events import (
     AttemptFailed,
     Claimed,
     Ended,
+    Event,
+    EvidenceAdded,
     History,
     Leased,
     LeaseExtended,
     OutcomeRecorded,
+    Released,
+    Replayed,
     Stored,
+    VerificationChanged,
 )
 from contracts.words import OPEN_STATES, DeliveryRoute, State
 from router.execution import Execution, apply, begin
@@ -163,11 +173,57 @@ def _one_end(history: History) -> Iterator[Problem]:
     ends: Counter[int] = Counter()
     for stored in history.events:
         event = stored.event
-        is_end = isinstance(event, OutcomeRecorded | Ended)
-        if is_end or (isinstance(event, Accepted) and event.decision.ending is not None):
+        if _is_end(event):
             ends[event.execution] += 1
             if ends[event.execution] > 1:
                 yield "ended_twice", f"sequence {stored.seq}: {event.type}"
+
+
+def _is_end(event: Event) -> bool:
+    if isinstance(event, Accepted | Released | Replayed):
+        return event.decision.ending is not None
+    return isinstance(event, OutcomeRecorded | Ended)
+
+
+def _consecutive_executions(history: History) -> Iterator[Problem]:
+    present = 1
+    for stored in history.events:
+        event = stored.event
+        expected = present + isinstance(event, Replayed)
+        if event.execution != expected:
+            yield "execution_order", f"sequence {stored.seq}: {event.type} of {event.execution}, not of {expected}"
+        present = expected
+
+
+def _replays_follow_ends(history: History) -> Iterator[Problem]:
+    has_ended = False
+    for stored in history.events:
+        if isinstance(stored.event, Replayed):
+            if not has_ended:
+                yield "replayed_in_flight", f"sequence {stored.seq}"
+            has_ended = False
+        has_ended = has_ended or _is_end(stored.event)
+
+
+def _one_release_in_time(history: History) -> Iterator[Problem]:
+    first = history.events[0].event
+    send_at = first.message.wish.send_at if isinstance(first, Accepted) else None
+    releases = [each for each in history.events if isinstance(each.event, Released)]
+    for stored in releases:
+        if send_at is None or stored.event.at < send_at:
+            yield "released_early", f"sequence {stored.seq}: at {instant(stored.event.at)}, not {instant(send_at)}"
+    for stored in releases[1:]:
+        yield "released_twice", f"sequence {stored.seq}"
+
+
+def _verified_means_recorded(history: History) -> Iterator[Problem]:
+    recorded: set[int] = set()
+    for stored in history.events:
+        event = stored.event
+        if isinstance(event, OutcomeRecorded):
+            recorded.add(event.execution)
+        elif isinstance(event, EvidenceAdded | VerificationChanged) and event.execution not in recorded:
+            yield "without_outcome", f"sequence {stored.seq}: {event.type}"
 
 
 def _one_claim(history: History) -> Iterator[Problem]:
@@ -194,9 +250,17 @@ def _live_means_claimed(history: History) -> Iterator[Problem]:
 
 
 def _fenced_leases(history: History) -> Iterator[Problem]:
+    by_execution: defaultdict[int, list[Stored]] = defaultdict(list)
+    for stored in history.events:
+        by_execution[stored.event.execution].append(stored)
+    for events in by_execution.values():
+        yield from _fenced(events)
+
+
+def _fenced(events: Iterable[Stored]) -> Iterator[Problem]:
     last = 0
     present: int | None = None
-    for stored in history.events:
+    for stored in events:
         event = stored.event
         if isinstance(event, Leased):
             if event.lease.number <= last:
@@ -216,6 +280,10 @@ RULES: Final[tuple[Callable[[History], Iterator[Problem]], ...]] = (
     _one_acceptance,
     _increasing_sequences,
     _one_end,
+    _consecutive_executions,
+    _replays_follow_ends,
+    _one_release_in_time,
+    _verified_means_recorded,
     _one_claim,
     _live_means_claimed,
     _fenced_leases,

@@ -78,7 +78,7 @@ class Claims(Desk):
             at=q.now,
             by=by,
             execution=execution.number,
-            claim_before=claim_before(message, agent, q.now),
+            claim_before=claim_before(message.wish, agent, q.now, execution.expires_at),
             trace=decision.trace,
         )
         return await self._append(standing, event)

@@ -40,9 +40,9 @@ def on_deadline(
             return _end(execution, State.OUTCOME_MISSING, Reason.OUTCOME_DEADLINE_PASSED, now, by)
         case State.LEASED:
             return failed_attempt(execution, Failure(reason=Reason.LEASE_EXPIRED), now, dice, by)
-        case State.QUEUED if now <= execution.expires_at:
+        case State.SCHEDULED | State.QUEUED if now <= execution.expires_at:
             return None
-        case State.INBOX_READ:
+        case State.SCHEDULED | State.INBOX_READ:
             return _end(execution, State.EXPIRED, Reason.TTL_PASSED, now, by)
         case _:
             return _end(execution, _expired(execution), Reason.TTL_PASSED, now, by)

@@ -13,7 +13,8 @@ from contracts.words import Channel, EffectiveMode, FallbackMode, Gate, Reason, 
 from router.channels import ALL
 from router.gates import Question, agent_active
 
-_STALE = frozenset({Reason.HEARTBEAT_STALE, Reason.HEARTBEAT_MISSING, Reason.HEARTBEAT_UNKNOWN})
+_SILENT = frozenset({Reason.HEARTBEAT_STALE, Reason.HEARTBEAT_MISSING, Reason.HEARTBEAT_UNKNOWN})
+_OUT_OF_REACH = _SILENT | {Reason.UNREACHABLE, Reason.ECHO_MISSING}
 
 
 def decide(wish: Wish, q: Question) -> Decision:
@@ -37,9 +38,11 @@ def reachability_matters(wish: Wish, recipient: Agent) -> bool:
 
 
 def first_state(decision: Decision) -> State:
-    """The state an execution enters with this decision."""
+    """The state an execution enters with this decision; one that is not taken yet has neither steps nor an ending."""
     if decision.ending is not None:
         return decision.ending
+    if not decision.steps:
+        return State.SCHEDULED
     return State.WAITING if decision.waits else ALL[decision.steps[0].channel].first_state
 
 
@@ -111,8 +114,8 @@ def _without_session(wish: Wish, q: Question, trace: Trace, reason: Reason) -> D
 
 
 def _step(channel: Channel, live_refusal: Reason | None = None) -> Step:
-    """bg is a fallback when a session was attached and silent; with no session at all it is simply bg."""
-    if channel is Channel.BG and live_refusal in _STALE:
+    """bg is a fallback when a session was attached and out of reach; with no session at all it is simply bg."""
+    if channel is Channel.BG and live_refusal in _OUT_OF_REACH:
         return Step(channel=channel, mode=EffectiveMode.BACKGROUND_FALLBACK)
     return Step(channel=channel, mode=ALL[channel].mode)
 
@@ -138,6 +141,6 @@ def _rejected(trace: Trace, reason: Reason) -> Decision:
 
 
 def _ended(trace: Trace, reason: Reason) -> Decision:
-    stale = reason in _STALE
-    ending = State.LIVE_UNCLAIMED_STALE_HEARTBEAT if stale else State.LIVE_UNCLAIMED_NO_SESSION
+    was_attached = reason in _OUT_OF_REACH
+    ending = State.LIVE_UNCLAIMED_STALE_HEARTBEAT if was_attached else State.LIVE_UNCLAIMED_NO_SESSION
     return Decision(steps=(), trace=trace, ending=ending, reason=reason)

@@ -23,12 +23,17 @@ from router.channels import ALL
 from router.execution import Execution, apply, fold
 from router.explain import View, message_view, trace_view
 from router.gates import Question
-from router.ports import Authorizer, Directory, Freshness, Ledger, Projection, Pushes, Row
+from router.guarding import Guarding
+from router.guards import GuardLimits
+from router.ports import Authorizer, Budgets, Directory, Freshness, Ledger, Projection, Pushes, Row
+from router.settled import SettledDecisions
 
 ROUNDS: Final = 16
 """How often an operation starts again when others are faster; more would mean a livelock somewhere."""
 
-READS: Final = frozenset({"message.read", "execution.read", "message.cancel"})
+SENDERS: Final = frozenset(
+    {"message.read", "execution.read", "message.cancel", "execution.verify", "execution.replay"}
+)
 """What the sender's side may do; everything else is the receiver's."""
 
 
@@ -45,6 +50,13 @@ class Standing:
         """The message view without its trace, as lists show it; made once, because several readers want it."""
         return message_view(self.history, self.execution, trace=False)
 
+    def written(self, to_json: Callable[[Any], bytes]) -> bytes:
+        """`view` as JSON, made once: the row and the answer hold the same bytes."""
+        written: bytes | None = self.__dict__.get("_written")
+        if written is None:
+            written = self.__dict__["_written"] = to_json(self.view)
+        return written
+
     @property
     def explained(self) -> View:
         """The message view of docs/api.md, with its trace."""
@@ -57,6 +69,7 @@ class Policy:
 
     outcome_deadline: timedelta = timedelta(minutes=15)
     bg_max_attempts: int = ALL[Channel.BG].ladder.max_attempts
+    guards: GuardLimits = GuardLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,7 @@ class Neighbours:
     id_source: Ids
     to_json: Callable[[Any], bytes]
     dice: Callable[[], float] = random
+    budgets: Budgets | None = None
 
 
 Decider = Callable[[Standing, datetime], Awaitable[Event | Standing]]
@@ -95,6 +109,8 @@ class Desk:
         self._dice = neighbours.dice
         self._nonce_secret = nonce_secret
         self._policy = policy or Policy()
+        self._settled = SettledDecisions()
+        self._guarding = Guarding(neighbours.ledger, neighbours.budgets, self._policy.guards)
 
     async def find_message(self, message_id: str, principal: Principal) -> Standing:
         """Raises `NotFound` for what is absent and for what the caller may not see, alike."""
@@ -109,7 +125,7 @@ class Desk:
         return await self._visible(ulid, number, principal, "execution.read")
 
     async def _visible(self, ulid: str, number: int | None, principal: Principal, action: str) -> Standing:
-        standing = await self._load(ulid)
+        standing = await self._load(ulid, absent=_absent(action))
         self._check(standing, number, principal, action)
         if number is None or number == standing.execution.number:
             return standing
@@ -119,21 +135,21 @@ class Desk:
         """The receiver's side acts; the sender's side may read and cancel. Foreign looks like absent."""
         message = standing.history.message
         owners = {message.agent_owner}
-        if action in READS:
+        if action in SENDERS:
             owners.add(message.sender.owner)
         allowed = any(self._authorize(principal, action, owner) for owner in owners)
         if not allowed or (number is not None and number > standing.execution.number):
-            raise no_execution() if action.startswith("execution") else no_message()
+            raise _absent(action)()
 
     def _check_newest(self, standing: Standing, number: int | None) -> None:
         """An execution that was followed by another has ended: nothing can be done with it any more."""
         if number is not None and number < standing.execution.number:
             raise Conflict("execution_closed", "This execution has ended; the message has a newer one.")
 
-    async def _load(self, ulid: str, *, fresh: bool = True) -> Standing:
+    async def _load(self, ulid: str, *, fresh: bool = True, absent: Callable[[], NotFound] | None = None) -> Standing:
         history = await self._ledger.load(ulid, fresh=fresh)
         if history is None:
-            raise no_message()
+            raise absent() if absent else no_message()
         return Standing(history=history, execution=fold(history))
 
     def nonce(self, execution_id: str, claim_before: datetime) -> str:
@@ -189,7 +205,7 @@ class Desk:
         fresh = False
         for _ in range(ROUNDS):
             try:
-                standing = await self._load(ulid, fresh=fresh)
+                standing = await self._load(ulid, fresh=fresh, absent=_absent(action))
                 self._check(standing, number, principal, action)
                 self._check_newest(standing, number)
                 result = await step(standing, self._clock.now())
@@ -252,7 +268,10 @@ class Desk:
             sender_owner=message.sender.owner,
             channel=execution.channel,
             state=execution.state,
-            view=self._to_json(standing.view),
+            thread=message.thread,
+            priority=message.context.priority,
+            accepted_at=message.accepted_at,
+            view=standing.written(self._to_json),
         )
 
     async def project(self, ulid: str) -> Execution | None:
@@ -265,8 +284,15 @@ class Desk:
         return standing.execution
 
 
-def parse_execution(execution_id: str) -> tuple[str, int]:
-    parsed = ids.ulid_of_execution(execution_id)
+def _absent(action: str) -> Callable[[], NotFound]:
+    """What the caller hears of a thing that is not there, and of one that is not theirs: the very same."""
+    return no_execution if action.startswith("execution") else no_message
+
+
+def parse_execution(execution_id: str) -> tuple[str, int | None]:
+    """The message's ulid and the execution's number: None, the newest, where a message's id stands for it."""
+    ulid = ids.ulid_of_message(execution_id)
+    parsed = (ulid, None) if ulid else ids.ulid_of_execution(execution_id)
     if parsed is None:
         raise no_execution()
     return parsed

@@ -80,7 +80,13 @@ class Endings(Desk):
                 return standing
             if execution.state not in INBOX_STATES:
                 raise _no_transition()
-            outcome = Outcome(success=True, executed_via=Channel.INBOX.value, route=ALL[Channel.INBOX].route)
+            mode = standing.history.message.wish.verification
+            outcome = Outcome(
+                success=True,
+                executed_via=Channel.INBOX.value,
+                route=ALL[Channel.INBOX].route,
+                state=worth(mode, success=True, evidence={}),
+            )
             return OutcomeRecorded(
                 at=now,
                 by=f"key:{principal.key_id}",

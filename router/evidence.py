@@ -22,14 +22,14 @@ class Evidence(Desk):
             outcome = _outcome_of(execution)
             together = {**execution.evidence, **evidence}
             weighed = worth(mode, success=outcome.success, evidence=together)
-            # What somebody has verified stays verified: evidence can only help.
-            kept = execution.outcome_state is OutcomeState.VERIFIED_SUCCESS
+            # Only what a rule has refused can be mended by evidence; what somebody has said stays said.
+            mended = weighed is OutcomeState.VERIFIED_SUCCESS and not execution.judged
             return EvidenceAdded(
                 at=now,
                 by=f"key:{principal.key_id}",
                 execution=execution.number,
                 evidence=evidence,
-                outcome_state=OutcomeState.VERIFIED_SUCCESS if kept else weighed,
+                outcome_state=weighed if mended else execution.outcome_state or weighed,
             )
 
         return await self._change_execution(execution_id, principal, "execution.report", step)
@@ -46,7 +46,7 @@ class Evidence(Desk):
         async def step(standing: Standing, now: datetime) -> Event | Standing:
             execution = standing.execution
             _outcome_of(execution)
-            if execution.outcome_state is state:
+            if execution.outcome_state is state and (execution.judged or state not in VERIFIABLE):
                 return standing
             if execution.outcome_state not in VERIFIABLE:
                 raise Conflict("invalid_state", "The outcome's verification is settled.")

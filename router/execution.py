@@ -14,11 +14,12 @@
               │      └──outcome_recorded──▶ delivered
               └─▶ any open state ──ended──▶ the terminal state the event names
 
+    any terminal state ──replayed──▶ the next execution, which begins as an acceptance does
     delivered ──evidence_added──▶ delivered
-              ──verification_changed──▶ delivered
-    any terminal state ──replayed──▶ the next execution, as if accepted anew
+        └──verification_changed──▶ delivered
 
 `TABLE` is the law: an event that is not in the row of the present state raises `IllegalEvent` and changes nothing.
+An execution that has ended stays as it is, apart from what its outcome is worth: a replay is another execution.
 The state of a message is the fold of its events; nothing else is stored.
 """
 
@@ -106,6 +107,7 @@ class Execution:
     last_error: str | None = None
     outcome: Outcome | None = None
     outcome_state: OutcomeState | None = None
+    judged: bool = False
     evidence: JsonObject = field(default_factory=dict)
     ended_at: datetime | None = None
 
@@ -178,7 +180,7 @@ def _scheduled(event: Accepted, release_at: datetime) -> Execution:
         channel=event.message.wish.channel or Channel.INBOX,
         mode=None,
         plan=(),
-        trace=(),
+        trace=event.decision.trace,
         expires_at=event.message.expires_at,
         updated_at=event.at,
         release_at=release_at,
@@ -306,7 +308,7 @@ def _evidence_added(execution: Execution, event: EvidenceAdded) -> Execution:
 
 
 def _verification_changed(execution: Execution, event: VerificationChanged) -> Execution:
-    return replace(execution, outcome_state=event.outcome_state)
+    return replace(execution, outcome_state=event.outcome_state, judged=True)
 
 
 def _ended(execution: Execution, event: Ended) -> Execution:

@@ -6,10 +6,11 @@ Views hold plain JSON values, words as plain strings: a JSON writer takes twenty
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from contracts import ids
-from contracts.events import Accepted, History, Stored
+from contracts.events import Accepted, History, Released, Replayed, Stored
 from contracts.records import Claim, Decision, GateResult, Lease, Message, Step, Trace
 from router.decision import first_state
 from router.execution import Execution
@@ -88,7 +89,7 @@ def _standing(message: Message, execution: Execution) -> View:
         "reason": execution.reason.value,
         "terminal": not execution.is_open,
         "accepted_at": instant(message.accepted_at),
-        "expires_at": instant(message.expires_at),
+        "expires_at": instant(execution.expires_at),
         "updated_at": instant(execution.updated_at),
         "ended_at": instant(execution.ended_at),
         "deadline_at": instant(execution.due_at),
@@ -101,8 +102,9 @@ def _standing(message: Message, execution: Execution) -> View:
     }
 
 
+@lru_cache(maxsize=256)
 def instant(at: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds and `Z`."""
+    """RFC 3339 in UTC with milliseconds and `Z`. Remembered: a view shows the same few instants again and again."""
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
 
 
@@ -162,7 +164,7 @@ def _event(stored: Stored) -> View:
         for name in event.__dataclass_fields__
         if name not in ("type", "at", "by", "message")
     }
-    if isinstance(event, Accepted):
+    if isinstance(event, Accepted | Released | Replayed):
         fields["decision"] = decision_view(event.decision)
     return {"seq": stored.seq, "at": instant(event.at), "by": event.by, "type": event.type, **fields}
 

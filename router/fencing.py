@@ -29,9 +29,13 @@ def check_lease(execution: Execution, number: int) -> None:
         raise Conflict("stale_lease", "This lease is not the present one.")
 
 
-def leased(execution: Execution, holder: str, lease_s: float, now: datetime, by: str) -> Leased:
+def leased(execution: Execution, holder: str, lease_s: float, now: datetime, by: str, *, fenced: bool = True) -> Leased:
     """The event that gives `holder` the next lease, `lease_s` seconds long."""
     lease = Lease(
-        number=execution.leases + 1, holder=holder, leased_at=now, expires_at=now + timedelta(seconds=lease_s)
+        number=execution.leases + 1,
+        holder=holder,
+        leased_at=now,
+        expires_at=now + timedelta(seconds=lease_s),
+        fenced=fenced,
     )
     return Leased(at=now, by=by, execution=execution.number, lease=lease)

@@ -4,6 +4,7 @@
     capability          does the agent declare this channel?
     session_attached    live:    is any session attached?
     heartbeat_fresh     live:    was one of them heard of within `heartbeat_age_sec`?
+    push_path           live:    do pushes reach them? (asked of sessions that echo)
     host_fresh          bg:      was the host's monitor heard of? (a "no" waits, it does not refuse)
     webhook_configured  webhook: is there a URL, and has its receiver not answered 410 Gone?
 
@@ -20,6 +21,8 @@ from contracts.records import Agent, GateResult, Reachability, SessionFact
 from contracts.words import AgentStatus, Channel, Gate, Reason, Verdict
 
 TENTH: Final = timedelta(milliseconds=100)
+ECHO_BOUND_S: Final = 10
+"""How long an echo may take: a third of the usual claim window, so that a session still has time to claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,22 @@ def heartbeat_fresh(q: Question, channel: Channel) -> GateResult:
     return _answer(Gate.HEARTBEAT_FRESH, channel, reason, age_s=age_s, max_age_s=max_age_s, label=freshest.label)
 
 
+def push_path(q: Question, channel: Channel) -> GateResult:
+    """Ask whether the last echo along the way of pushes was answered in time, or may still be.
+
+    A session that cannot echo is not judged by it: one of those among the fresh ones is enough.
+    """
+    fresh = [each for each in q.reach.sessions if _is_fresh(each, q)]
+    echoing = sum(each.echoes for each in fresh)
+    if not echoing or echoing < len(fresh):
+        return _answer(Gate.PUSH_PATH, channel, Reason.OK, echoing=echoing)
+    asked_at, answered_at = q.reach.echo_asked_at, q.reach.echo_answered_at
+    ages = {"asked_age_s": asked_at, "answered_age_s": answered_at}
+    facts = {name: age(at, q.now) for name, at in ages.items() if at is not None}
+    reason = _overdue(asked_at, answered_at, q.now)
+    return _answer(Gate.PUSH_PATH, channel, reason, echoing=echoing, bound_s=ECHO_BOUND_S, **facts)
+
+
 def host_fresh(q: Question, channel: Channel) -> GateResult:
     """Ask whether the host's monitor beats. A stale host does not refuse: the message waits durably and says so."""
     max_age_s = q.recipient.heartbeat_age_sec
@@ -106,6 +125,20 @@ def age(then: datetime, now: datetime) -> float:
     """
     tenths = -((then - now) // TENTH)
     return max(0, tenths) / 10
+
+
+def _is_fresh(session: SessionFact, q: Question) -> bool:
+    seen_at = session.last_seen_at
+    return seen_at is not None and age(seen_at, q.now) <= q.recipient.heartbeat_age_sec
+
+
+def _overdue(asked_at: datetime | None, answered_at: datetime | None, now: datetime) -> Reason:
+    """What an echo says that has not been answered since it was asked, once its time is up."""
+    if asked_at is None or (answered_at is not None and answered_at >= asked_at):
+        return Reason.OK
+    if age(asked_at, now) <= ECHO_BOUND_S:
+        return Reason.OK
+    return Reason.ECHO_MISSING if answered_at is None else Reason.UNREACHABLE
 
 
 def _answer(gate: Gate, channel: Channel | None, reason: Reason, **facts: Any) -> GateResult:

@@ -1,5 +1,6 @@
 """Leases: a worker's exclusive right to an execution, numbered, so that a late worker is refused."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from contracts.errors import Conflict, Stale
@@ -9,17 +10,23 @@ from contracts.words import Channel, Reason
 from router.deadlines import Failure, failed_attempt
 from router.desk import Desk, Standing
 from router.fencing import check_leasable, check_lease, leased
+from router.verification import worth
 
 
 class Leases(Desk):
     """The worker's side: a host's daemon for bg, a router for webhooks."""
 
-    async def lease(self, execution_id: str, *, holder: str, lease_s: float, principal: Principal) -> Standing:
-        """Take a bg execution for `lease_s` seconds. Raises `Conflict` when it is not to be had."""
+    async def lease(
+        self, execution_id: str, *, holder: str, lease_s: float, principal: Principal, fenced: bool = True
+    ) -> Standing:
+        """Take a bg execution for `lease_s` seconds. Raises `Conflict` when it is not to be had.
+
+        `fenced` False is for a worker that cannot say under which lease it reports.
+        """
 
         async def step(standing: Standing, now: datetime) -> Event:
             check_leasable(standing.execution, Channel.BG, now)
-            return leased(standing.execution, holder, lease_s, now, f"key:{principal.key_id}")
+            return leased(standing.execution, holder, lease_s, now, f"key:{principal.key_id}", fenced=fenced)
 
         return await self._change_execution(execution_id, principal, "execution.lease", step)
 
@@ -68,11 +75,13 @@ class Leases(Desk):
         if isinstance(ended, Failure):
             event = failed_attempt(execution, ended, now, self._dice(), by)
         else:
+            mode = standing.history.message.wish.verification
+            state = worth(mode, success=ended.success, evidence=ended.evidence)
             event = OutcomeRecorded(
                 at=now,
                 by=by,
                 execution=execution.number,
-                outcome=ended,
+                outcome=replace(ended, state=state),
                 reason=Reason.RECEIVER_ANSWERED,
                 lease=execution.leases,
             )

@@ -7,7 +7,9 @@ from typing import Protocol
 
 from contracts.events import Event, History, Stored
 from contracts.records import Agent, Envelope, LiveSession, Principal, Reachability
-from contracts.words import Channel, State
+from contracts.subscriptions import Subscription, SubscriptionMark, Subscriptions
+from contracts.tenant_events import EventFilter, EventPage, LogPlace, TenantEvent
+from contracts.words import Channel, Gate, State
 
 
 class Ledger(Protocol):
@@ -70,6 +72,49 @@ class Freshness(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """So many messages within a time, refilled steadily; counted under `owner` for the agents and thread it names.
+
+    Used up, it opens for `cool_down_s` seconds and refuses everything; then one message per cool-down is let through,
+    and the first that is stored closes it. With a cool-down of 0 it never opens, it is only empty.
+    """
+
+    gate: Gate
+    owner: str
+    sender: str | None = None
+    recipient: str | None = None
+    thread: str | None = None
+    limit: int
+    window_s: float
+    cool_down_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetFact:
+    """What was counted. `is_probe`: the one message by which an open budget is tried."""
+
+    admits: bool
+    remaining: int = 0
+    retry_after_s: float = 0
+    is_probe: bool = False
+
+
+class Budgets(Protocol):
+    """Where the guards count."""
+
+    async def ask(self, budgets: Sequence[Budget], *, spend: bool) -> tuple[BudgetFact, ...] | None:
+        """What each budget says; with `spend` all of them are spent, or none when one refuses.
+
+        Never raises: None when the store does not answer.
+        """
+        ...
+
+    async def close(self, budgets: Sequence[Budget]) -> None:
+        """A probe of these came through. Never raises: a guard left open is tried again."""
+        ...
+
+
 class Directory(Protocol):
     """Read access to who exists. Answers may be up to two seconds old."""
 
@@ -103,6 +148,9 @@ class Row:
     sender_owner: str
     channel: Channel
     state: State
+    thread: str
+    priority: int
+    accepted_at: datetime
     view: bytes
 
 
@@ -154,4 +202,63 @@ class PostResult:
 class WebhookSender(Protocol):
     async def post(self, *, url: str, secret: str, message_id: str, body: bytes, timeout_s: float) -> PostResult:
         """Sign (Standard Webhooks) and POST once. Never raises for what a receiver does or fails to do."""
+        ...
+
+
+class EventLog(Protocol):
+    """The log of tenants' events, as its writers and dispatchers use it."""
+
+    async def place(self) -> LogPlace:
+        """Where a writer goes on."""
+        ...
+
+    async def append(self, events: Sequence[TenantEvent], place: LogPlace) -> LogPlace:
+        """Append all or nothing, if the log still ends at `place`; the place after them.
+
+        Raises `Stale` when it does not, `Unavailable` when that is unknown or the broker is away.
+        """
+        ...
+
+    async def publish(self, event: TenantEvent) -> None:
+        """Append an event that is derived from nothing. Raises `Unavailable`."""
+        ...
+
+    async def read(self, wanted: EventFilter, *, after: int, limit: int) -> EventPage:
+        """Events with sequences greater than `after`, oldest first. Raises `Unavailable`."""
+        ...
+
+    def follow_all(self, *, after: int) -> AsyncGenerator[Sequence[tuple[str, str, str]], None]:
+        """(owner, agent, type) of every event behind `after`; an empty batch says "nothing new"."""
+        ...
+
+    async def last_seq(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkHeld:
+    """A subscription's mark with the sequence a change of it must expect; 0: there is none yet."""
+
+    mark: SubscriptionMark
+    seq: int
+
+
+class SubscriptionStore(Protocol):
+    """Subscriptions and their marks, as dispatchers use them."""
+
+    async def agents(self) -> Sequence[str]:
+        """The ids of all agents somebody subscribed to."""
+        ...
+
+    async def of_agent(self, agent_id: str) -> Subscriptions:
+        """May be two seconds old."""
+        ...
+
+    async def subscription(self, wanted: Subscription) -> Subscription | None:
+        """The subscription as it is now; None when it was given up."""
+        ...
+
+    async def mark(self, subscription_id: str) -> MarkHeld: ...
+
+    async def set_mark(self, subscription_id: str, mark: SubscriptionMark, *, expected_seq: int) -> MarkHeld:
+        """Raises `Stale` when somebody else wrote it since."""
         ...

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from contracts.errors import Conflict, Stale
 from contracts.events import Ended, Event, Released, Replayed
-from contracts.records import Agent, Decision, Message, Principal
+from contracts.records import Agent, Decision, Message, Principal, Wish
 from contracts.words import Reason, State
 from router.decision import decide, first_state
 from router.desk import Desk, Standing, no_execution
@@ -40,7 +40,7 @@ class Reissues(Desk):
             by=by,
             execution=number,
             decision=decision,
-            claim_before=self._window(message, agent, decision, now),
+            claim_before=_window(message.wish, agent, decision, now, standing.execution.expires_at),
             max_attempts=self._first_attempts(decision),
         )
 
@@ -61,14 +61,15 @@ class Reissues(Desk):
             decision = await self._decide_again(message, agent)
             if decision.ending is State.REJECTED:
                 raise rejection(decision)
+            expires_at = now + time_to_live(message.wish, decision)
             return Replayed(
                 at=now,
                 by=f"key:{principal.key_id}",
                 execution=execution.number + 1,
                 agent_id=message.agent_id,
                 decision=decision,
-                expires_at=now + time_to_live(message.wish, decision),
-                claim_before=self._window(message, agent, decision, now),
+                expires_at=expires_at,
+                claim_before=_window(message.wish, agent, decision, now, expires_at),
                 max_attempts=self._first_attempts(decision),
             )
 
@@ -77,5 +78,6 @@ class Reissues(Desk):
     async def _decide_again(self, message: Message, agent: Agent) -> Decision:
         return decide(message.wish, await self._question(agent))
 
-    def _window(self, message: Message, agent: Agent, decision: Decision, now: datetime) -> datetime | None:
-        return claim_before(message, agent, now) if first_state(decision) is State.OFFERED else None
+
+def _window(wish: Wish, agent: Agent, decision: Decision, now: datetime, expires_at: datetime) -> datetime | None:
+    return claim_before(wish, agent, now, expires_at) if first_state(decision) is State.OFFERED else None

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from contracts.records import JsonObject, Outcome
+from contracts.records import JsonObject, Lease, Outcome
 from contracts.words import Channel, DeliveryRoute, EffectiveMode, State
 from router.channels import ALL
 from router.execution import Execution
@@ -88,9 +88,14 @@ def _unclaimed(report: Report, execution: Execution, now: datetime) -> Unaccepta
 
 
 def _of_lease(report: Report, execution: Execution) -> Outcome | Unacceptable:
-    if execution.lease is None or report.lease != execution.lease.number or execution.channel is not Channel.BG:
+    lease = execution.lease
+    if lease is None or execution.channel is not Channel.BG or not _is_under(lease, report):
         return _stale_lease()
     return _unless_live(report, background_route(execution))
+
+
+def _is_under(lease: Lease, report: Report) -> bool:
+    return report.lease == lease.number or (report.lease is None and not lease.fenced)
 
 
 def _stale_lease() -> Unacceptable:

@@ -11,6 +11,7 @@ from contracts.events import (
     Claimed,
     Ended,
     Event,
+    EvidenceAdded,
     FellBack,
     History,
     InboxMarked,
@@ -18,13 +19,17 @@ from contracts.events import (
     LeaseExtended,
     Offered,
     OutcomeRecorded,
+    Released,
+    Replayed,
     Stored,
+    VerificationChanged,
 )
 from contracts.ids import encode_ulid, message_id
 from contracts.records import (
     Agent,
     Claim,
     Decision,
+    JsonObject,
     Lease,
     LiveSession,
     Message,
@@ -41,9 +46,11 @@ from contracts.words import (
     DeliveryRoute,
     EffectiveMode,
     FallbackMode,
+    OutcomeState,
     Reason,
     State,
 )
+from router.acceptance import UNDECIDED
 from router.attestation import token_hash
 from router.channels import ALL
 from router.decision import first_state
@@ -59,6 +66,7 @@ WINDOW_S: Final = 30
 LEASE_S: Final = 60
 OUTCOME_S: Final = 900
 TTL_S: Final = 86_400
+SEND_S: Final = 3_600
 
 LIVE, BG, WEBHOOK, INBOX = Channel.LIVE, Channel.BG, Channel.WEBHOOK, Channel.INBOX
 
@@ -98,15 +106,24 @@ def session(label: str = "main", *, token: str = TOKEN, **changes: Any) -> LiveS
     return LiveSession(**facts | changes)
 
 
-def heard(age_s: float | None, label: str = "main") -> SessionFact:
+def heard(age_s: float | None, label: str = "main", *, echoes: bool = False) -> SessionFact:
     """What is known of the session `label`: heard of `age_s` seconds ago, or never."""
     seen_at = None if age_s is None else after(-age_s)
-    return SessionFact(id=f"sess_{label}", label=label, is_default=False, last_seen_at=seen_at)
+    return SessionFact(id=f"sess_{label}", label=label, is_default=False, last_seen_at=seen_at, echoes=echoes)
 
 
 def reachable(*sessions: SessionFact, host_age_s: float | None = 1, known: bool = True) -> Reachability:
     host = None if host_age_s is None else after(-host_age_s)
     return Reachability(sessions=sessions, host_last_seen_at=host, known=known)
+
+
+def echoing(*, asked_s: float | None, answered_s: float | None, age_s: float = 1) -> Reachability:
+    """One session that echoes; the echo was asked and answered so many seconds ago, or never."""
+    return replace(
+        reachable(heard(age_s, echoes=True)),
+        echo_asked_at=None if asked_s is None else after(-asked_s),
+        echo_answered_at=None if answered_s is None else after(-answered_s),
+    )
 
 
 FRESH: Final = reachable(heard(1))
@@ -161,17 +178,44 @@ def decision(*steps: Channel | Step, **changes: Any) -> Decision:
 
 def accepted(decided: Decision | Channel = BG, *, ulid: str = ULID, ttl_s: float = TTL_S, **changes: Any) -> Accepted:
     """A message accepted at `NOW` for one channel, or with a whole decision."""
-    plan = decided if isinstance(decided, Decision) else decision(decided)
-    is_offered = first_state(plan) is State.OFFERED
     facts: dict[str, Any] = {
         "at": NOW,
         "by": "key:key_ada",
         "message": message(ulid, expires_at=after(ttl_s)),
-        "decision": plan,
-        "claim_before": after(WINDOW_S) if is_offered else None,
-        "max_attempts": ALL[plan.steps[0].channel].ladder.max_attempts if plan.steps else 1,
+        **_terms(decided, 0),
     }
     return Accepted(**facts | changes)
+
+
+def scheduled(send_s: float = SEND_S, *, ttl_s: float = TTL_S, **changes: Any) -> Accepted:
+    """A message accepted at `NOW`, to be routed `send_s` seconds later and to end `ttl_s` seconds after that."""
+    told = message(wish=wish(send_at=after(send_s)), expires_at=after(send_s + ttl_s))
+    return accepted(UNDECIDED, message=told, **changes)
+
+
+def released(decided: Decision | Channel = BG, at_s: float = SEND_S + 1) -> Released:
+    return Released(at=after(at_s), by="router-1", **_terms(decided, at_s))
+
+
+def replayed(decided: Decision | Channel = BG, at_s: float = 9, *, number: int = 2, ttl_s: float = TTL_S) -> Replayed:
+    """The beginning of execution `number`, with `ttl_s` seconds to live."""
+    return Replayed(
+        at=after(at_s),
+        by="key:key_max",
+        execution=number,
+        agent_id=AGENT_ID,
+        expires_at=after(at_s + ttl_s),
+        **_terms(decided, at_s),
+    )
+
+
+def _terms(decided: Decision | Channel, at_s: float) -> dict[str, Any]:
+    plan = decided if isinstance(decided, Decision) else decision(decided)
+    return {
+        "decision": plan,
+        "claim_before": after(at_s + WINDOW_S) if first_state(plan) is State.OFFERED else None,
+        "max_attempts": ALL[plan.steps[0].channel].ladder.max_attempts if plan.steps else 1,
+    }
 
 
 def offered(at_s: float = 1, *, window_s: float = WINDOW_S) -> Offered:
@@ -222,8 +266,28 @@ def outcome_recorded(of: Outcome | DeliveryRoute = DeliveryRoute.BACKGROUND_DIRE
     return OutcomeRecorded(at=after(at_s), by="key:key_max", outcome=recorded)
 
 
+def evidence_added(
+    evidence: JsonObject | None = None,
+    state: OutcomeState = OutcomeState.VERIFIED_SUCCESS,
+    at_s: float = 8,
+) -> EvidenceAdded:
+    given = {"external_id": "pr-7"} if evidence is None else evidence
+    return EvidenceAdded(at=after(at_s), by="key:key_max", evidence=given, outcome_state=state)
+
+
+def verification_changed(
+    state: OutcomeState = OutcomeState.VERIFIED_SUCCESS, at_s: float = 8, *, reason: str | None = None
+) -> VerificationChanged:
+    return VerificationChanged(at=after(at_s), by="key:key_max", outcome_state=state, reason=reason)
+
+
 def ended(state: State = State.EXPIRED, reason: Reason = Reason.TTL_PASSED, at_s: float = 8) -> Ended:
     return Ended(at=after(at_s), by="router-1", state=state, reason=reason)
+
+
+def again(*events: Event, number: int = 2) -> tuple[Event, ...]:
+    """These events as what happened to execution `number`."""
+    return tuple(replace(event, execution=number) for event in events)
 
 
 def history(*events: Event, ulid: str = ULID, first_seq: int = 10) -> History:
@@ -242,6 +306,7 @@ _LIVE_THEN_BG: Final = decision(LIVE, FALLBACK)
 _WAITS: Final = decision(LIVE, LIVE, waits=True)
 
 WAYS: Final[dict[State, tuple[Event, ...]]] = {
+    State.SCHEDULED: (scheduled(),),
     State.WAITING: (accepted(_WAITS),),
     State.OFFERED: (accepted(_LIVE_THEN_BG),),
     State.CLAIMED: (accepted(_LIVE_THEN_BG), claimed()),

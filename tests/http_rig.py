@@ -103,7 +103,8 @@ def settings_for(nats: NatsEndpoint, redis: RedisEndpoint, prefix: str, **more: 
         prefix=prefix,
         ledger_max_bytes=64 * MIB,
         directory_max_bytes=16 * MIB,
-        **more,
+        events_max_bytes=16 * MIB,
+        **{"rate_limits": "off", **more},
     )
 
 

@@ -12,13 +12,14 @@ from pydantic_core import to_json
 from ulid import ULID
 
 from contracts.directory import LiveSessions, agent_key, live_key
+from contracts.freshness import host_name
 from contracts.records import Agent, Envelope, LiveSession, Principal, Sender, Wish
 from contracts.subjects import Names
 from contracts.words import AttestationLevel, Channel
 from gateway.auth import authorize
 from gateway.ports import Write
 from infra.attachments import attachments
-from infra.beats import RedisBeats, host_name
+from infra.beats import RedisBeats
 from infra.codec import decode_envelope
 from infra.directory_store import BucketDirectory, DirectoryReader
 from infra.ledger import StreamLedger
@@ -36,7 +37,7 @@ from router.service import Draft, Neighbours, Policy, Service, Standing
 from router.webhooks import Webhooks
 from router.worker import Worker
 
-SMALL = StreamSettings(ledger_max_bytes=64 * 1024 * 1024, directory_max_bytes=16 * 1024 * 1024)
+SMALL = StreamSettings(ledger_max_bytes=64 * 1024**2, directory_max_bytes=16 * 1024**2, events_max_bytes=16 * 1024**2)
 MAX = Principal(owner="max", key_id="keyofmax0001")
 TOKEN = "01jb0000000000000000000000-a-session-token"
 

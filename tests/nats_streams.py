@@ -15,7 +15,7 @@ from infra.nats_connection import Broker, Patience
 from infra.provision import StreamSettings, provision
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-SMALL = StreamSettings(ledger_max_bytes=32 * 1024**2, directory_max_bytes=8 * 1024**2)
+SMALL = StreamSettings(ledger_max_bytes=32 * 1024**2, directory_max_bytes=8 * 1024**2, events_max_bytes=8 * 1024**2)
 HASTY = Patience(reconnect_wait_s=0.02, reconnect_wait_max_s=0.1)
 
 

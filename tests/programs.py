@@ -328,6 +328,7 @@ async def programs(
         "POSTROOM_OUTCOME_DEADLINE_S": "10",
         "POSTROOM_LEDGER_MAX_BYTES": str(64 * MIB),
         "POSTROOM_DIRECTORY_MAX_BYTES": str(16 * MIB),
+        "POSTROOM_EVENTS_MAX_BYTES": str(64 * MIB),
         "POSTROOM_WEBHOOK_ALLOW_LOOPBACK": "true",
     }
     post = Programs(folder, gateways=gateways, routers=routers, settings=defaults | dict(settings or {}))

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 
 from contracts.errors import Unavailable
-from contracts.ids import encode_ulid
+from contracts.ids import encode_ulid, message_id
 from contracts.words import Channel, State
 from infra.projection import QueueBounds, RedisProjection
 from infra.queries import RedisQueries
@@ -32,6 +33,9 @@ def row(number: int, **changes: Any) -> Row:
         "sender_owner": OWNER,
         "channel": Channel.BG,
         "state": State.QUEUED,
+        "thread": message_id(encode_ulid(number)),
+        "priority": 3,
+        "accepted_at": datetime.fromtimestamp(number, UTC),
     } | changes
     return Row(**{"view": f"{number}@{facts['seq']}".encode(), **facts})
 

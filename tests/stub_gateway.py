@@ -62,6 +62,7 @@ class StubGateway:
             ("POST", r"/v1/agents/[^/]+/live-sessions/([^/]+)/heartbeat", self._beat),
             ("DELETE", r"/v1/agents/[^/]+/live-sessions/([^/]+)", self._detach),
             ("POST", r"/v1/hosts/heartbeat", lambda _: (200, {"seen": [AGENT_ID]})),
+            ("POST", r"/v1/hosts/echo", lambda body: (200, {"agent_id": body["agent_id"], "asked": False})),
             ("GET", r"/v1/executions/claimable", self._claimable),
             ("POST", r"/v1/executions/claim", self._lease_next),
             ("POST", r"/v1/executions/([^/]+)/live-claim", self._live_claim),

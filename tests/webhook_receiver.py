@@ -10,12 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(kw_only=True)
 class Receiver:
-    """Where it listens, and the headers of each request, lower-cased."""
+    """Where it listens, how it answers, and what it was sent: headers, lower-cased, and bodies."""
 
     url: str = ""
     delay_s: float = 0.0
     """How long each request waits for its answer."""
+    status: int = 204
     heard: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
@@ -24,10 +26,10 @@ def running_receiver(*, delay_s: float = 0.0) -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            receiver.bodies.append(self.rfile.read(int(self.headers["content-length"])))
             receiver.heard.append({name.lower(): value for name, value in self.headers.items()})
             time.sleep(receiver.delay_s)
-            self.send_response(204)
+            self.send_response(receiver.status)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so

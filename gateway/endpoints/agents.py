@@ -1,42 +1,69 @@
 """Agents: register, list, read, change, delete."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final, TypeAlias
 
 import structlog
 from fastapi import APIRouter, Query, Response
 
-from contracts.errors import Unavailable
+from contracts.errors import Malformed, Unavailable
+from contracts.freshness import asked_name, echo_name, host_name
 from contracts.records import Agent, JsonObject
+from contracts.tenant_events import EventType
+from contracts.words import Channel
+from gateway.agent_search import AgentSearch
 from gateway.cursor import read_cursor, write_cursor
 from gateway.parts import Rooms
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_agents import AgentChange, NewAgent
-from gateway.schemas_views import AgentPage, AgentView, AgentWithSecret
+from gateway.schemas_views import AgentPage, AgentView, AgentWithSecret, ChannelWord
 from gateway.views import LastSeen, agent_view
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["agents"])
 log = structlog.get_logger()
+
+SearchText: TypeAlias = Annotated[str, Query(min_length=1, max_length=200)]
+STATUSES: Final = ("active", "inactive", "online", "away", "offline")
+StatusWord: TypeAlias = Annotated[str, Query(json_schema_extra={"enum": list(STATUSES)})]
+MAX_OFFSET: Final = 1_000
 
 
 @endpoints.post("/v1/agents", status_code=201, responses={201: {"model": AgentWithSecret}})
 async def create_agent(new: NewAgent, caller: Caller, house: House) -> Answer:
     """Register an agent."""
     agent = await house.agents.create(new, caller)
+    await house.notices.agent(EventType.AGENT_CREATED, agent)
     view = agent_view(agent, (), {}, house.parts.clock.now())
     return Answer(_with_secret(view, agent, is_new=agent.webhook_secret is not None), 201)
 
 
 @endpoints.get("/v1/agents", responses={200: {"model": AgentPage}})
 async def list_agents(
-    caller: Caller, house: House, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: str | None = None
+    caller: Caller,
+    house: House,
+    capability: ChannelWord | None = None,
+    specialization: SearchText | None = None,
+    tool: SearchText | None = None,
+    q: SearchText | None = None,
+    status: StatusWord | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+    cursor: str | None = None,
 ) -> Answer:
-    """One's own agents by slug."""
-    scope = f"agents:{caller.owner}"
+    """One's own agents by slug: all of them, or those that fit every word that is given."""
+    if status not in (None, *STATUSES):
+        raise Malformed("invalid_status", f"The status is one of: {', '.join(STATUSES)}.", field="status")
+    channel = Channel(capability) if capability else None
+    search = AgentSearch(capability=channel, specialization=specialization, tool=tool, q=q, status=status)
+    scope = f"agents:{caller.owner}:{search.scope}"
     after = read_cursor(cursor, scope) if cursor is not None else ""
-    agents, last = await house.agents.of_owner(caller.owner, after=after, limit=limit)
-    next_cursor = write_cursor(last, scope) if last else None
-    return Answer({"agents": await _views(agents, house), "next_cursor": next_cursor})
+    agents, last = await house.agent_searches.page(caller.owner, search, after=after, limit=offset + limit)
+    page = {
+        "agents": await _views(agents[offset:], house),
+        "next_cursor": write_cursor(last, scope) if last else None,
+        "total": await house.agents.count(caller.owner) if search.is_empty else None,
+    }
+    return Answer({**page, "limit": limit, "offset": offset})
 
 
 @endpoints.get("/v1/agents/{ref}", responses={200: {"model": AgentView}})
@@ -51,6 +78,7 @@ async def read_agent(ref: str, caller: Caller, house: House) -> Answer:
 async def change_agent(ref: str, change: AgentChange, caller: Caller, house: House) -> Answer:
     """Change what is named; the rest stays."""
     agent, is_new = await house.agents.change(ref, change, caller)
+    await house.notices.agent(EventType.AGENT_UPDATED, agent)
     [view] = await _views([agent], house)
     return Answer(_with_secret(view, agent, is_new=is_new))
 
@@ -59,6 +87,7 @@ async def change_agent(ref: str, change: AgentChange, caller: Caller, house: Hou
 async def delete_agent(ref: str, caller: Caller, house: House) -> Response:
     """Delete an agent. Its name is free at once; its messages keep their history."""
     agent = await house.agents.delete(ref, caller)
+    await house.notices.agent(EventType.AGENT_DELETED, agent)
     await _forget_beats(agent, house)
     return Response(status_code=204)
 
@@ -83,7 +112,7 @@ async def last_seen(house: Rooms, names: Sequence[str]) -> LastSeen:
 
 async def _forget_beats(agent: Agent, house: Rooms) -> None:
     try:
-        await house.parts.beats.forget([f"host:{agent.id}"])
+        await house.parts.beats.forget([host_name(agent.id), asked_name(agent.id), echo_name(agent.id)])
     except Unavailable as error:
         # The beat of an agent nobody can address any more does no harm.
         log.warning("beat_not_forgotten", agent_id=agent.id, code=error.code)

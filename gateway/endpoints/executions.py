@@ -1,28 +1,41 @@
 """Executions: lists and histories, live claims, leases, outcomes. Who wins is the router's to say."""
 
-from typing import Annotated, Any, Final
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
-from pydantic_core import from_json
+from fastapi import APIRouter, Header, Query
 
-from contracts.errors import Conflict, Invalid
-from contracts.records import JsonObject, Principal
-from contracts.words import Channel, State
+from contracts.errors import Conflict, Forbidden, Invalid
+from contracts.events import Leased
+from contracts.records import JsonObject, Lease, Principal
+from contracts.words import Channel, OutcomeState, State
 from gateway.cursor import read_number, write_number
-from gateway.lists import page_body
+from gateway.execution_search import Filter, Found, Narrowing, search, states_asked, statuses_asked
+from gateway.instants import parse_instant
 from gateway.parts import Rooms
+from gateway.peer_executions import claimable_fields, execution_fields, task_of
 from gateway.ports import Query as ListQuery
 from gateway.routing import Answer, Caller, House, StrictRoute, words
-from gateway.schemas_executions import LeaseExtension, LeaseRequest, LiveClaim, NextLease, OutcomeReport, Release
-from gateway.schemas_views import (
+from gateway.schemas_executions import (
+    UNFENCED_LEASE_S,
+    LeaseExtension,
+    LeaseRequest,
+    LiveClaim,
+    NextLease,
+    OutcomeReport,
+    Release,
+)
+from gateway.schemas_peer import (
     ClaimablePage,
     ExecutionPage,
     ExecutionView,
     ExtendedView,
     LeasedView,
     LiveClaimedView,
-    MessageView,
+    ReportedView,
 )
+from gateway.schemas_views import MessageView
 from router.attestation import Proof
 from router.explain import event_views, instant
 from router.reports import Report
@@ -31,9 +44,15 @@ from router.service import Standing
 endpoints = APIRouter(route_class=StrictRoute, tags=["executions"])
 
 Limit = Annotated[int, Query(ge=1, le=200)]
+MAX_OFFSET: Final = 1_000
 NEXT_CANDIDATES: Final = 50
 _STATES: Final = {state.value: state for state in State}
 _CHANNELS: Final = {channel.value: channel for channel in Channel}
+_OFFERED: Final[JsonObject] = {"states": (State.OFFERED,), "channel": Channel.LIVE}
+_QUEUED: Final[JsonObject] = {"states": (State.QUEUED,), "channel": Channel.BG}
+NO_EXTENSION: Final = LeaseExtension()
+Instant = Annotated[str | None, Query(description="RFC 3339, with an offset.")]
+Worker = Annotated[str | None, Header(alias="X-Worker-Id", max_length=255)]
 
 
 @endpoints.get("/v1/executions", responses={200: {"model": ExecutionPage}})
@@ -43,64 +62,82 @@ async def list_executions(
     state: str | None = None,
     channel: str | None = None,
     agent: str | None = None,
+    sender: str | None = None,
+    status: str | None = None,
+    status__in: str | None = None,
+    outcome_state: OutcomeState | None = None,
+    has_evidence: bool | None = None,
+    since: Instant = None,
+    until: Instant = None,
+    task: str | None = None,
+    worker_id: str | None = None,
+    cue_id: str | None = None,
+    triggered_by: str | None = None,
     limit: Limit = 50,
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="For CueAPI's clients; cursors are cheaper.")] = 0,
     cursor: str | None = None,
 ) -> Answer:
-    """The executions at one's agents, newest first."""
-    receiver = await house.directory.find(agent, caller, action="execution.list", field="agent") if agent else None
-    owner = receiver.owner if receiver else caller.owner
-    agent_id = receiver.id if receiver else None
-    scope = f"executions:{owner}:{agent_id}:{state}:{channel}"
-    page = await _page(
-        ListQuery(
-            owner=owner,
-            agent_id=agent_id,
-            states=words(state, _STATES, "state"),
-            channel=_channel(channel),
-            after=read_number(cursor, scope),
-            limit=limit,
-        ),
-        house,
+    """The executions at one's agents, or of what one's agent `sender` sent; newest first."""
+    narrowing = Narrowing(
+        statuses=statuses_asked(status, status__in),
+        outcome_state=outcome_state.value if outcome_state else None,
+        has_evidence=has_evidence,
+        since=_instant(since, "since"),
+        until=_instant(until, "until"),
+        task=task,
+        worker_id=worker_id,
+        cue_id=cue_id,
+        triggered_by=triggered_by,
     )
-    return Answer(page_body("executions", page.views, write_number(page.next_after, scope)))
+    asked = await _asked(caller, house, state=state, channel=channel, agent=agent, sender=sender, limit=limit)
+    scope = f"executions:{asked.owner}:{asked.agent_id}:{asked.sender_agent_id}:{state}:{channel}:{narrowing}"
+    states = states_asked(asked.states, narrowing.statuses)
+    query = replace(asked, states=states or (), after=read_number(cursor, scope))
+    found = Found(views=[], next_after=None)
+    if states is not None:
+        await house.parts.queries.settle()
+        found = await search(house.parts.queries, query, narrowing.takes, skip=offset, is_past=narrowing.is_past)
+    next_cursor = write_number(found.next_after, scope)
+    return Answer(
+        {
+            "executions": [{**view, **execution_fields(view)} for view in found.views],
+            "next_cursor": next_cursor,
+            "total": await _total(query, house) if narrowing.is_empty else None,
+            "limit": limit,
+            "offset": offset,
+            "has_more": next_cursor is not None,
+        }
+    )
 
 
 @endpoints.get("/v1/executions/claimable", responses={200: {"model": ClaimablePage}})
-async def claimable(agent: str, caller: Caller, house: House, limit: Limit = 50) -> Answer:
-    """What could be claimed now: the poll behind pushes that were lost."""
-    receiver = await house.directory.find(agent, caller, action="execution.claim", field="agent")
-    entries: list[JsonObject] = []
-    for state, channel in ((State.OFFERED, Channel.LIVE), (State.QUEUED, Channel.BG)):
-        query = ListQuery(
-            owner=receiver.owner,
-            agent_id=receiver.id,
-            states=(state,),
-            channel=channel,
-            limit=limit,
-            oldest_first=True,
-        )
-        views = (from_json(view) for view in (await _page(query, house)).views)
-        entries += [await _claimable(view, channel, caller, house) for view in views if _is_open(view, channel, house)]
-    return Answer({"executions": entries[:limit]})
+async def claimable(
+    caller: Caller, house: House, agent: str | None = None, task: str | None = None, limit: Limit = 50
+) -> Answer:
+    """What could be claimed now: the poll behind pushes that were lost, and the one of workers that know no agents."""
+    asked = await _claimable_at(agent, caller, house, limit)
+    offers, queued = replace(asked, **_OFFERED), replace(asked, **_QUEUED)
+    if agent is None and task is None:
+        # A worker that names neither looks for tasks it knows: many messages without one must not hide them.
+        views = await _found(queued, house, lambda view: task_of(view) is not None)
+        views += await _found(queued, house, lambda view: task_of(view) is None)
+    else:
+        views = [view for view in await _found(offers, house, _has(task)) if _is_open(view, house)] if agent else []
+        views += await _found(queued, house, _has(task))
+    return Answer({"executions": [await _claimable(view, caller, house) for view in views[:limit]]})
 
 
 @endpoints.post("/v1/executions/claim", responses={200: {"model": LeasedView}})
 async def lease_next(wanted: NextLease, caller: Caller, house: House) -> Answer:
-    """Lease what has waited longest for an agent; `claimed` is false when nothing waits."""
-    agent = await house.directory.find(wanted.agent, caller, action="execution.lease", field="agent")
-    query = ListQuery(
-        owner=agent.owner,
-        agent_id=agent.id,
-        states=(State.QUEUED,),
-        channel=Channel.BG,
-        limit=NEXT_CANDIDATES,
-        oldest_first=True,
-    )
-    for view in (await _page(query, house)).views:
+    """Lease what has waited longest; `claimed` is false when nothing waits."""
+    asked = await _claimable_at(wanted.agent, caller, house, NEXT_CANDIDATES)
+    for view in await _found(replace(asked, **_QUEUED), house, _has(wanted.task)):
         try:
-            return Answer(_leased(await _lease(from_json(view)["execution_id"], wanted, caller, house)))
+            return Answer(_leased(await _lease(view["execution_id"], wanted, caller, house), wanted))
         except Conflict:
-            continue  # another host was faster, or the next attempt is not due
+            continue  # another worker was faster, or the next attempt is not due
+    if wanted.is_bare:
+        raise Conflict("claim_failed", "Nothing waits for a worker.")
     return Answer({"claimed": False})
 
 
@@ -108,7 +145,9 @@ async def lease_next(wanted: NextLease, caller: Caller, house: House) -> Answer:
 async def read_execution(execution_id: str, caller: Caller, house: House) -> Answer:
     """An execution with the full history of its message."""
     standing = await house.parts.service.find_execution(execution_id, caller)
-    return Answer({**_view(standing), "events": event_views(standing.history)})
+    view = standing.explained
+    fields = execution_fields(view, holder=_last_holder(standing))
+    return Answer({**view, **fields, "events": event_views(standing.history)})
 
 
 @endpoints.post("/v1/executions/{execution_id}/live-claim", responses={200: {"model": LiveClaimedView}})
@@ -122,22 +161,38 @@ async def live_claim(execution_id: str, claim: LiveClaim, caller: Caller, house:
     if held is not None:
         waited = held.claimed_at - standing.history.message.accepted_at
         house.parts.metrics.claim_seconds(waited.total_seconds())
-    return Answer(_claimed(_view(standing), standing))
+    return Answer(_claimed(standing.explained, standing))
 
 
 @endpoints.post("/v1/executions/{execution_id}/claim", responses={200: {"model": LeasedView}})
 async def lease(execution_id: str, wanted: LeaseRequest, caller: Caller, house: House) -> Answer:
-    """A host's daemon leases a background execution."""
-    return Answer(_leased(await _lease(execution_id, wanted, caller, house)))
+    """A worker leases a background execution."""
+    return Answer(_leased(await _lease(execution_id, wanted, caller, house), wanted))
 
 
 @endpoints.post("/v1/executions/{execution_id}/heartbeat", responses={200: {"model": ExtendedView}})
-async def extend(execution_id: str, wanted: LeaseExtension, caller: Caller, house: House) -> Answer:
+async def extend(
+    execution_id: str, caller: Caller, house: House, wanted: LeaseExtension = NO_EXTENSION, worker: Worker = None
+) -> Answer:
     """Prolong a lease."""
-    standing = await house.parts.service.extend(
-        execution_id, number=wanted.lease, lease_s=wanted.lease_s, principal=caller
+    number = wanted.lease
+    if number is None or worker is not None:
+        held = await _held(execution_id, caller, house)
+        if worker not in (None, held.holder):
+            raise Forbidden("not_execution_owner", "Another worker holds this execution.")
+        if number is None and worker is None and held.fenced:
+            raise Conflict("stale_lease", "Name the lease, or in X-Worker-Id the worker that has it.")
+        number = number or held.number
+    standing = await house.parts.service.extend(execution_id, number=number, lease_s=wanted.seconds, principal=caller)
+    prolonged = _lease_view(standing.view)
+    return Answer(
+        {
+            "lease": prolonged,
+            "execution_id": standing.view["execution_id"],
+            "lease_extended_until": prolonged["expires_at"],
+            "acknowledged": True,
+        }
     )
-    return Answer({"lease": _lease_view(_view(standing))})
 
 
 @endpoints.post("/v1/executions/{execution_id}/release", responses={200: {"model": MessageView}})
@@ -146,10 +201,10 @@ async def release(execution_id: str, wanted: Release, caller: Caller, house: Hou
     standing = await house.parts.service.release(
         execution_id, number=wanted.lease, reason_detail=wanted.reason, detail=wanted.detail, principal=caller
     )
-    return Answer(_view(standing))
+    return Answer(standing.explained)
 
 
-@endpoints.post("/v1/executions/{execution_id}/outcome", responses={200: {"model": MessageView}})
+@endpoints.post("/v1/executions/{execution_id}/outcome", responses={200: {"model": ReportedView}})
 async def report(execution_id: str, wanted: OutcomeReport, caller: Caller, house: House) -> Answer:
     """Report what came of an execution."""
     outcome = Report(
@@ -159,45 +214,114 @@ async def report(execution_id: str, wanted: OutcomeReport, caller: Caller, house
         metadata=wanted.metadata,
         executed_via=wanted.executed_via,
         lease=wanted.lease,
+        evidence=wanted.evidence(),
     )
-    standing = await house.parts.service.report(execution_id, outcome, caller)
-    return Answer(_view(standing))
+    view = (await house.parts.service.report(execution_id, outcome, caller)).explained
+    return Answer({**view, "outcome_recorded": True, "outcome_state": view["outcome"]["state"]})
 
 
-async def _page(query: ListQuery, house: Rooms) -> Any:
+async def _asked(
+    caller: Principal,
+    house: Rooms,
+    *,
+    state: str | None,
+    channel: str | None,
+    agent: str | None,
+    sender: str | None,
+    limit: int,
+) -> ListQuery:
+    """The part of a list's filters that has indexes. Raises `NotFound` for an agent the caller does not have."""
+    find, action = house.directory.find, "execution.list"
+    receiver = await find(agent, caller, action=action, field="agent") if agent else None
+    author = await find(sender, caller, action=action, field="sender") if sender else None
+    owners = {each.owner for each in (receiver, author) if each}
+    if len(owners) > 1:
+        raise Invalid("field_not_applicable", "agent and sender have to be of one owner.", field="sender")
+    return ListQuery(
+        owner=owners.pop() if owners else caller.owner,
+        agent_id=receiver.id if receiver else None,
+        sender_agent_id=author.id if author else None,
+        states=words(state, _STATES, "state"),
+        channel=_channel(channel),
+        limit=limit,
+    )
+
+
+async def _total(query: ListQuery, house: Rooms) -> int | None:
+    """How many there are, where one index knows: looking through rows for a number nobody may read is not worth it."""
+    has_two = query.sender_agent_id and (query.agent_id or query.states)
+    if query.channel or has_two:
+        return None
+    return await house.parts.queries.count(query)
+
+
+async def _claimable_at(agent: str | None, caller: Principal, house: Rooms, limit: int) -> ListQuery:
+    """What waits at one agent, or at all of the caller's own; what waits longest first."""
+    found = await house.directory.find(agent, caller, action="execution.claim", field="agent") if agent else None
     await house.parts.queries.settle()
-    return await house.parts.queries.page(query)
+    return ListQuery(
+        owner=found.owner if found else caller.owner,
+        agent_id=found.id if found else None,
+        limit=limit,
+        oldest_first=True,
+    )
+
+
+async def _found(query: ListQuery, house: Rooms, takes: Filter) -> list[JsonObject]:
+    return (await search(house.parts.queries, query, takes)).views
+
+
+def _has(task: str | None) -> Filter:
+    return lambda view: task is None or task_of(view) == task
 
 
 async def _lease(execution_id: str, wanted: LeaseRequest, caller: Principal, house: Rooms) -> Standing:
     return await house.parts.service.lease(
-        execution_id, holder=wanted.worker_id, lease_s=wanted.lease_s, principal=caller
+        execution_id,
+        holder=wanted.worker_id,
+        lease_s=wanted.lease_s or UNFENCED_LEASE_S,
+        principal=caller,
+        fenced=wanted.is_fenced,
     )
 
 
-def _view(standing: Standing) -> JsonObject:
-    return standing.explained
+async def _held(execution_id: str, caller: Principal, house: Rooms) -> Lease:
+    """The present lease of a bg execution. Raises `Conflict` (`execution_not_claiming`) without one."""
+    execution = (await house.parts.service.find_execution(execution_id, caller)).execution
+    if execution.lease is None or execution.channel is not Channel.BG:
+        raise Conflict("execution_not_claiming", "Nobody holds a lease of this execution.")
+    return execution.lease
+
+
+def _last_holder(standing: Standing) -> str | None:
+    """The worker that had the execution last, also after its lease has ended."""
+    events = (each.event for each in reversed(standing.history.events))
+    number = standing.execution.number
+    return next((each.lease.holder for each in events if isinstance(each, Leased) and each.execution == number), None)
 
 
 def _claimed(view: JsonObject, standing: Standing) -> JsonObject:
     return {
         "claimed": True,
+        "attested": True,
         "execution_id": view["execution_id"],
         "message_id": view["id"],
         "level": view["claim"]["level"],
         "claimed_at": view["claim"]["claimed_at"],
+        "live_claimed_at": view["claim"]["claimed_at"],
         "outcome_before": instant(standing.execution.outcome_before),
         "message": view,
     }
 
 
-def _leased(standing: Standing) -> JsonObject:
-    view = _view(standing)
+def _leased(standing: Standing, wanted: LeaseRequest) -> JsonObject:
+    view = standing.explained
     return {
         "claimed": True,
         "execution_id": view["execution_id"],
         "message_id": view["id"],
         "lease": _lease_view(view),
+        "lease_seconds": wanted.lease_s or UNFENCED_LEASE_S,
         "attempt": view["attempts"],
         "max_attempts": view["max_attempts"],
         "message": view,
@@ -208,19 +332,21 @@ def _lease_view(view: JsonObject) -> JsonObject:
     return {"number": view["lease"]["number"], "expires_at": view["lease"]["expires_at"]}
 
 
-def _is_open(view: JsonObject, channel: Channel, house: Rooms) -> bool:
-    deadline_at = view["deadline_at"]
+def _is_open(offer: JsonObject, house: Rooms) -> bool:
+    deadline_at = offer["deadline_at"]
     # Both are written by `instant`, whose strings sort like the instants they name.
-    return channel is Channel.BG or deadline_at is None or deadline_at > (instant(house.parts.clock.now()) or "")
+    return deadline_at is None or deadline_at > (instant(house.parts.clock.now()) or "")
 
 
-async def _claimable(view: JsonObject, channel: Channel, caller: Principal, house: Rooms) -> JsonObject:
+async def _claimable(view: JsonObject, caller: Principal, house: Rooms) -> JsonObject:
+    channel = Channel.LIVE if view["state"] == State.OFFERED else Channel.BG
     return {
         "execution_id": view["execution_id"],
         "message_id": view["id"],
         "agent_id": view["to"]["agent_id"],
         "channel": channel.value,
         **await _offer(view["execution_id"], channel, caller, house),
+        **claimable_fields(view),
     }
 
 
@@ -231,6 +357,13 @@ async def _offer(execution_id: str, channel: Channel, caller: Principal, house: 
         before = (await house.parts.service.find_execution(execution_id, caller)).execution.claim_before
     nonce = house.parts.service.nonce(execution_id, before) if before else None
     return {"nonce": nonce, "claim_before": instant(before)}
+
+
+def _instant(text: str | None, field: str) -> datetime | None:
+    at = parse_instant(text) if text is not None else None
+    if text is not None and at is None:
+        raise Invalid("invalid_instant", "Write an instant as RFC 3339, with an offset.", field=field)
+    return at
 
 
 def _channel(text: str | None) -> Channel | None:

@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from contracts.errors import Unavailable
 from gateway.metrics import CONTENT_TYPE
+from gateway.parts import Rooms
 from gateway.routing import Answer, House
 from gateway.schemas_views import HealthView, ReadyView
 
@@ -25,6 +26,20 @@ async def healthz() -> Answer:
 @endpoints.get("/readyz", responses={200: {"model": ReadyView}, 503: {"model": ReadyView}})
 async def readyz(house: House) -> Answer:
     """Broker and freshness store answer: a round trip through each, a second at most."""
+    parts = await states_of_parts(house)
+    is_ready = all(state == "ok" for state in parts.values())
+    body = {"status": "ready" if is_ready else "unavailable", "parts": parts}
+    return Answer(body, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
+
+
+@endpoints.get("/metrics", response_class=PlainTextResponse)
+async def metrics(house: House) -> Response:
+    """The numbers, in Prometheus' text format."""
+    return Response(house.parts.metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def states_of_parts(house: Rooms) -> dict[str, str]:
+    """What broker and freshness store answer, by name: `ok`, or why not."""
     probe, parts = house.parts.probe, {}
 
     async def check(name: str, ask: Callable[[], Awaitable[None]]) -> None:
@@ -33,15 +48,7 @@ async def readyz(house: House) -> Answer:
     async with anyio.create_task_group() as checks:
         checks.start_soon(check, "broker", probe.broker)
         checks.start_soon(check, "store", probe.store)
-    is_ready = all(state == "ok" for state in parts.values())
-    body = {"status": "ready" if is_ready else "unavailable", "parts": dict(sorted(parts.items()))}
-    return Answer(body, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
-
-
-@endpoints.get("/metrics", response_class=PlainTextResponse)
-async def metrics(house: House) -> Response:
-    """The numbers, in Prometheus' text format."""
-    return Response(house.parts.metrics.text(), media_type=CONTENT_TYPE)
+    return dict(sorted(parts.items()))
 
 
 async def _state_of(ask: Callable[[], Awaitable[None]]) -> str:

@@ -1,11 +1,12 @@
-"""API keys, and who one is."""
+"""API keys: minted, listed, revoked."""
 
 from fastapi import APIRouter, Response
 
+from contracts.tenant_events import EventType
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_agents import NewKey
-from gateway.schemas_views import KeyPage, KeyWithText, PrincipalView
-from gateway.views import key_view, principal_view
+from gateway.schemas_views import KeyPage, KeyWithText
+from gateway.views import key_view
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["keys"])
 
@@ -14,6 +15,7 @@ endpoints = APIRouter(route_class=StrictRoute, tags=["keys"])
 async def mint_key(wanted: NewKey, caller: Caller, house: House) -> Answer:
     """Mint a key. Its text is shown this once."""
     record, text = await house.keys.mint(wanted, caller)
+    await house.notices.key(EventType.KEY_CREATED, record)
     return Answer({**key_view(record), "key": text}, 201)
 
 
@@ -26,11 +28,6 @@ async def list_keys(caller: Caller, house: House) -> Answer:
 @endpoints.delete("/v1/keys/{key_id}", status_code=204)
 async def revoke_key(key_id: str, caller: Caller, house: House) -> Response:
     """Revoke a key; within five seconds nobody takes it any more."""
-    await house.keys.revoke(key_id, caller)
+    revoked = await house.keys.revoke(key_id, caller)
+    await house.notices.key(EventType.KEY_REVOKED, revoked)
     return Response(status_code=204)
-
-
-@endpoints.get("/v1/auth/me", responses={200: {"model": PrincipalView}})
-async def who_am_i(caller: Caller) -> Answer:
-    """The owner this key speaks for."""
-    return Answer(principal_view(caller))

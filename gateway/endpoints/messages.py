@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
@@ -14,18 +14,23 @@ from starlette.types import Receive, Scope, Send
 from contracts.records import Principal
 from contracts.words import State
 from gateway.body import read_object
-from gateway.intake import Intake
+from gateway.intake import read_headers
 from gateway.parts import Rooms
+from gateway.peer_views import peer_fields
 from gateway.problems import refusal_of
 from gateway.routing import Answer, Caller, House, StrictRoute
+from gateway.schemas_conversation import MessageWithReceipts, PeerMessageView, ReceiptsView
 from gateway.schemas_messages import NewMessage, RouteQuestion
-from gateway.schemas_views import MessageView, RouteView
+from gateway.schemas_views import RouteView
+from gateway.verify_echo import echo_of
 from gateway.waiting import read_hold
-from router.explain import decision_view
+from router.explain import decision_view, trace_view
+from router.receipts import receipts
 from router.service import Draft, Standing
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["messages"])
 log = structlog.get_logger()
+_DOWNGRADED = [(b"x-postroom-priority-downgraded", b"true"), (b"x-cueapi-priority-downgraded", b"true")]
 
 
 class SendMessage:
@@ -36,7 +41,7 @@ class SendMessage:
     def __init__(self, rooms: Rooms, *, timer: Callable[[], float] = time.perf_counter) -> None:
         self._parts = rooms.parts
         self._principal = rooms.authenticator.principal
-        self._draft = Intake(rooms.directory).draft
+        self._draft = rooms.intake.draft
         self._accept = rooms.parts.service.accept
         self._hold = rooms.waiting.hold
         self._timer = timer
@@ -48,15 +53,21 @@ class SendMessage:
         headers, query = scope["headers"], scope["query_string"]
         principal = await self._principal(headers, query)
         wait = read_hold(query) if query else None
-        draft = await self._draft(_parsed(await read_object(scope, receive)), headers, principal)
+        said = read_headers(headers)
+        draft = await self._draft(_parsed(await read_object(scope, receive)), said, principal)
         standing = await self._accept(draft)
         self._note(draft, standing, principal, self._timer() - started)
         extra: dict[str, Any] = {"replayed": True} if standing.replayed else {}
+        if said.verify_echo:
+            extra.update(echo_of(draft.body))
         status = 200 if standing.replayed else 201
+        downgraded = standing.history.message.context.priority_downgraded
         if wait is not None:
             standing, extra["waited"] = await self._hold(wait, standing, principal, receive)
-        body = to_json({**standing.explained, **extra})
-        await _send(send, status, body)
+        rest = {"trace": trace_view(standing.execution.trace), **peer_fields(standing.view), **extra}
+        # The view was written for the row already: what only the answer has goes behind it.
+        body = b"%b,%b" % (standing.written(to_json)[:-1], to_json(rest)[1:])
+        await _send(send, status, body, _DOWNGRADED if downgraded else ())
 
     def _note(self, draft: Draft, standing: Standing, principal: Principal, seconds: float) -> None:
         execution, message = standing.execution, standing.history.message
@@ -71,8 +82,8 @@ class SendMessage:
                 owner=principal.owner,
                 key_id=principal.key_id,
                 delivery_mode=mode,
-                effective_delivery_mode=execution.mode,
-                state=execution.state,
+                effective_delivery_mode=execution.mode and execution.mode.value,
+                state=execution.state.value,
                 replayed=standing.replayed,
                 trace=" ".join(
                     [f"{each.channel}/{each.gate}={each.verdict}:{each.reason}" for each in execution.trace]
@@ -88,41 +99,50 @@ def _parsed(value: dict[str, Any]) -> NewMessage:
         raise refusal_of(error.errors(include_url=False, include_input=False)) from None
 
 
-async def _send(send: Send, status: int, body: bytes) -> None:
+async def _send(send: Send, status: int, body: bytes, more: Sequence[tuple[bytes, bytes]]) -> None:
     length = str(len(body)).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    headers = [(b"content-type", b"application/json"), (b"content-length", length), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-@endpoints.get("/v1/messages/{message_id}", responses={200: {"model": MessageView}})
+@endpoints.get("/v1/messages/{message_id}", responses={200: {"model": MessageWithReceipts}})
 async def read_message(message_id: str, caller: Caller, house: House) -> Answer:
     """Where a message stands, and why."""
-    return _answer(await house.parts.service.find_message(message_id, caller))
+    standing = await house.parts.service.find_message(message_id, caller)
+    view, told = standing.explained, receipts(standing.history)
+    return Answer({**view, **peer_fields(view, told), "receipts": told})
 
 
-@endpoints.post("/v1/messages/{message_id}/cancel", responses={200: {"model": MessageView}})
+@endpoints.get("/v1/messages/{message_id}/receipts", responses={200: {"model": ReceiptsView}})
+async def read_receipts(message_id: str, caller: Caller, house: House) -> Answer:
+    """How far a message got, and when."""
+    standing = await house.parts.service.find_message(message_id, caller)
+    return Answer({"message_id": standing.history.message.id, "receipts": receipts(standing.history)})
+
+
+@endpoints.post("/v1/messages/{message_id}/cancel", responses={200: {"model": PeerMessageView}})
 async def cancel_message(message_id: str, caller: Caller, house: House) -> Answer:
     """Call a message back before anybody works on it."""
     return _answer(await house.parts.service.cancel(message_id, caller))
 
 
-@endpoints.post("/v1/messages/{message_id}/read", responses={200: {"model": MessageView}})
+@endpoints.post("/v1/messages/{message_id}/read", responses={200: {"model": PeerMessageView}})
 async def mark_read(message_id: str, caller: Caller, house: House) -> Answer:
     """The receiver has read an inbox message."""
     return _answer(await house.parts.service.mark(message_id, State.INBOX_READ, caller))
 
 
-@endpoints.post("/v1/messages/{message_id}/ack", responses={200: {"model": MessageView}})
+@endpoints.post("/v1/messages/{message_id}/ack", responses={200: {"model": PeerMessageView}})
 async def acknowledge(message_id: str, caller: Caller, house: House) -> Answer:
     """The receiver has dealt with an inbox message."""
     return _answer(await house.parts.service.acknowledge(message_id, caller))
 
 
 @endpoints.post("/v1/route", responses={200: {"model": RouteView}})
-async def route(question: RouteQuestion, caller: Caller, house: House) -> Answer:
-    """Where a message would go now, and why. Stores nothing."""
-    draft = await Intake(house.directory).draft(question, [], caller)
+async def route(question: RouteQuestion, request: Request, caller: Caller, house: House) -> Answer:
+    """Where a message would go now, and why. Stores nothing, counts nothing."""
+    draft = await house.intake.question(question, read_headers(request.scope["headers"]), caller)
     decision = await house.parts.service.route(draft)
     recipient = draft.recipient
     return Answer(
@@ -136,4 +156,5 @@ async def route(question: RouteQuestion, caller: Caller, house: House) -> Answer
 
 
 def _answer(standing: Standing) -> Answer:
-    return Answer(standing.explained)
+    view = standing.explained
+    return Answer({**view, **peer_fields(view, receipts(standing.history))})

@@ -2,20 +2,28 @@
 
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
+from contracts.events import Event
 from contracts.words import OPEN_STATES, TERMINAL_STATES, Channel, DeliveryRoute, EffectiveMode, State
 from router import execution
 from router.channels import ALL
 from router.execution import TABLE
 
 ARROW = re.compile(
-    r"(?:(?P<source>any open state|[a-z_]+) |(?P<branch>[├└]))──(?P<event>[a-z_]+)──▶(?= (?P<targets>[a-z_| ]+))"
+    r"(?:(?P<source>any open state|any terminal state|[a-z_]+) |(?P<branch>[├└]))"
+    r"──(?P<event>[a-z_]+)──▶(?= (?P<targets>[a-z_| ]+))"
 )
 WORD = re.compile(r"[a-z_]+")
+SAID_OF_AN_OUTCOME = ("evidence_added", "verification_changed")
 STATES = {state.value for state in State}
-ANY_OPEN = "any open state"
+SETS = {"any open state": OPEN_STATES, "any terminal state": TERMINAL_STATES}
+
+
+ROUTED = {rules.first_state.value for rules in ALL.values()} | {State.WAITING.value}
+"""Where a message that is being routed may begin."""
 
 
 def drawing() -> list[str]:
@@ -45,8 +53,7 @@ def state_above(lines: list[str], column: int) -> str:
 def drawn_pairs() -> set[tuple[str, str]]:
     pairs = set()
     for source, event, _ in arrows():
-        sources = OPEN_STATES if source == ANY_OPEN else {State(source)}
-        pairs |= {(state.value, event) for state in sources}
+        pairs |= {(state.value, event) for state in SETS.get(source) or {State(source)}}
     return pairs
 
 
@@ -56,7 +63,12 @@ def test_the_drawing_of_an_execution_shows_the_table_and_nothing_else() -> None:
 
 def test_the_drawing_leads_from_acceptance_to_every_state_an_execution_can_begin_in() -> None:
     begun = {match[1] for line in drawing() if (match := re.search(r"[┬├└]─▶ ([a-z_]+)", line))}
-    assert begun - {"any"} == {rules.first_state.value for rules in ALL.values()} | {State.WAITING.value}
+    assert begun - {"any"} == ROUTED | {State.SCHEDULED.value}
+
+
+def test_the_drawing_leads_from_a_release_to_every_state_a_routed_execution_can_begin_in() -> None:
+    [released] = [targets for _, event, targets in arrows() if event == "released"]
+    assert released == ROUTED
 
 
 def test_every_drawn_way_reaches_an_end() -> None:
@@ -69,9 +81,23 @@ def test_every_drawn_way_reaches_an_end() -> None:
     assert {state.value for state in OPEN_STATES} <= ends
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_a_state_is_in_the_table_or_terminal_and_never_both(state: State) -> None:
-    assert (state in TABLE) != (state in TERMINAL_STATES)
+@pytest.mark.parametrize("state", sorted(OPEN_STATES))
+def test_an_open_state_can_be_ended_and_is_neither_replayed_nor_verified(state: State) -> None:
+    assert "ended" in TABLE[state]
+    assert not TABLE[state] & {"replayed", *SAID_OF_AN_OUTCOME}
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
+def test_after_a_terminal_state_there_is_a_replay_and_of_an_outcome_what_it_is_worth_and_nothing_else(
+    state: State,
+) -> None:
+    assert TABLE[state] == {"replayed", *(SAID_OF_AN_OUTCOME if state is State.DELIVERED else ())}
+
+
+def test_the_table_knows_every_state_and_every_kind_of_event_but_the_acceptance() -> None:
+    kinds = {kind.__dataclass_fields__["type"].default for kind in get_args(Event)}
+    assert set(TABLE) == set(State)
+    assert frozenset().union(*TABLE.values()) == kinds - {"accepted"}
 
 
 def test_terminal_states_follow_the_open_ones_in_the_vocabulary() -> None:

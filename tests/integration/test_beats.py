@@ -1,13 +1,15 @@
 """Heartbeats on a real Valkey: what was last heard of whom, asked together, remembered for a moment."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
 
+from contracts.freshness import asked_name, echo_name, host_name
 from contracts.records import LiveSession, Reachability, SessionFact
-from infra.beats import RedisBeats, host_name
+from infra.beats import RedisBeats
 from infra.embedded import RedisEndpoint
 from infra.redis_connection import RedisConnection
 from tests.redis_rows import connected
@@ -62,6 +64,23 @@ async def test_reachability_tells_when_each_session_and_the_host_were_last_seen(
         ),
         host_last_seen_at=NOON - timedelta(seconds=5),
     )
+
+
+async def test_echoes_are_asked_about_in_the_same_round_trip_and_only_for_sessions_that_echo(
+    beats: RedisBeats, connection: RedisConnection
+) -> None:
+    plain, echoing = session("sess_a"), replace(session("sess_b"), echoes=True)
+    asked_at, answered_at = NOON - timedelta(seconds=9), NOON - timedelta(seconds=8)
+    await beats.beat({"sess_b": NOON, asked_name(AGENT): asked_at, echo_name(AGENT): answered_at})
+    before = await round_trips(connection)
+
+    reach = await beats.reachability(AGENT, [plain, echoing])
+
+    assert await round_trips(connection) == before + 1
+    assert (reach.echo_asked_at, reach.echo_answered_at) == (asked_at, answered_at)
+    assert [each.echoes for each in reach.sessions] == [False, True]
+    unasked = await beats.reachability(AGENT, [plain])
+    assert (unasked.echo_asked_at, unasked.echo_answered_at) == (None, None)
 
 
 async def test_instants_come_back_aware_and_to_the_millisecond(beats: RedisBeats) -> None:

@@ -66,7 +66,7 @@ async def test_a_background_execution_is_leased_extended_released_and_leased_aga
     sent = await rig.max.send("mac", delivery_mode="bg")
     path = f"/v1/executions/{sent['execution_id']}"
 
-    leased = await rig.max.post(f"{path}/claim", {"worker_id": "w1"})
+    leased = await rig.max.post(f"{path}/claim", {"worker_id": "w1", "lease_s": 60})
     loser = await rig.max.call("POST", f"{path}/claim", json={"worker_id": "w2"})
     extended = await rig.max.post(f"{path}/heartbeat", {"lease": 1, "lease_s": 900})
     released = await rig.max.post(f"{path}/release", {"lease": 1, "reason": "exit_code", "detail": "127"})
@@ -107,7 +107,7 @@ async def test_what_waits_longest_is_leased_first(rig: Rig) -> None:
 async def test_the_outcome_of_a_lease_needs_its_number(rig: Rig) -> None:
     sent = await rig.max.send("mac", delivery_mode="bg")
     path = f"/v1/executions/{sent['execution_id']}"
-    await rig.max.post(f"{path}/claim", {"worker_id": "w1"})
+    await rig.max.post(f"{path}/claim", {"worker_id": "w1", "lease_s": 60})
 
     without = await rig.max.call("POST", f"{path}/outcome", json={"success": True})
     done = await rig.max.post(f"{path}/outcome", {"success": True, "lease": 1, "executed_via": "live"})

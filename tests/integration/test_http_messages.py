@@ -25,7 +25,9 @@ async def test_a_message_to_an_inbox_is_accepted_with_its_trace(rig: Rig) -> Non
     assert sent["to"] == {"agent_id": agent["id"], "slug": "helper", "owner": "max"}
     assert sent["from"] == {"owner": "max", "agent_id": None, "key_id": rig.max.key_id}
     assert [(gate["channel"], gate["verdict"]) for gate in sent["trace"]][-1] == ("inbox", "pass")
-    assert await rig.max.get(f"/v1/messages/{sent['id']}") == sent
+    read = await rig.max.get(f"/v1/messages/{sent['id']}")
+    assert [each["stage"] for each in read.pop("receipts")] == ["accepted", "routed"]
+    assert read == sent
 
 
 @pytest.mark.parametrize("form", ["{id}", "agt_{bare}", "helper", "helper@max"])

@@ -21,15 +21,30 @@ class Rule:
 
 
 PUBLIC = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/openapi.json")}
+PUBLIC |= {("GET", f"/.well-known/{name}.json") for name in ("openapi", "asyncapi", "postroom")}
+PUBLIC |= {("GET", "/health"), ("GET", "/status"), ("GET", "/v1/info")}
+# Without a key as well, and not there unless the installation opens it.
+REGISTER = ("POST", "/v1/auth/register")
 RULES = {
     ("POST", "/v1/messages"): Rule(404, 201, {"to": "{agent}", "message": "x"}),
     ("GET", "/v1/messages/{message_id}"): Rule(404, 200),
+    ("GET", "/v1/messages/{message_id}/receipts"): Rule(404, 200),
+    ("GET", "/v1/threads/{thread_id}"): Rule(404, 200),
     ("POST", "/v1/messages/{message_id}/cancel"): Rule(404, 200),
     ("POST", "/v1/messages/{message_id}/read"): Rule(404, 200),
     ("POST", "/v1/messages/{message_id}/ack"): Rule(404, 200),
     ("POST", "/v1/route"): Rule(404, 200, {"to": "{agent}"}),
     ("GET", "/v1/agents/{ref}/inbox"): Rule(404, 200),
     ("GET", "/v1/agents/{ref}/sent"): Rule(404, 200),
+    ("GET", "/v1/agents/{ref}/inbox/stream"): Rule(404, 200),
+    # One's own log, whoever asks.
+    ("GET", "/v1/events"): Rule(200, 200),
+    ("GET", "/v1/events/stream"): Rule(200, 200),
+    ("GET", "/v1/agents/{ref}/events"): Rule(404, 200),
+    ("POST", "/v1/agents/{ref}/subscriptions"): Rule(404, 201, {"event_type": "*", "delivery_target": "pull"}),
+    ("GET", "/v1/agents/{ref}/subscriptions"): Rule(404, 200),
+    ("DELETE", "/v1/agents/{ref}/subscriptions/{subscription_id}"): Rule(404, 200),
+    ("PATCH", "/v1/agents/{ref}/subscriptions/{subscription_id}/ack"): Rule(404, 200, {"acked_event_id": 1}),
     ("GET", "/v1/executions"): Rule(404, 200),
     ("GET", "/v1/executions/claimable"): Rule(404, 200),
     ("GET", "/v1/executions/{execution_id}"): Rule(404, 200),
@@ -39,10 +54,16 @@ RULES = {
     ("POST", "/v1/executions/{execution_id}/heartbeat"): Rule(404, 409, {"lease": 1}),
     ("POST", "/v1/executions/{execution_id}/release"): Rule(404, 409, {"lease": 1, "reason": "x"}),
     ("POST", "/v1/executions/{execution_id}/outcome"): Rule(404, 200, {"success": True}),
+    ("PATCH", "/v1/executions/{execution_id}/evidence"): Rule(404, 409, {"external_id": "x"}),
+    ("POST", "/v1/executions/{execution_id}/verify"): Rule(404, 409),
+    ("POST", "/v1/executions/{execution_id}/verification-pending"): Rule(404, 409),
+    ("POST", "/v1/executions/{execution_id}/replay"): Rule(404, 409),
     # Acts on the caller's own namespace only; what it names of others is left out.
     ("POST", "/v1/agents"): Rule(403, 409, {"slug": "helper", "owner": "max"}),
     ("GET", "/v1/agents"): Rule(200, 200),
+    ("GET", "/v1/agents/roster"): Rule(200, 200),
     ("GET", "/v1/agents/{ref}"): Rule(404, 200),
+    ("GET", "/v1/agents/{ref}/presence"): Rule(404, 200),
     ("PATCH", "/v1/agents/{ref}"): Rule(404, 200, {"heartbeat_age_sec": 60}),
     ("DELETE", "/v1/agents/{ref}"): Rule(404, 204),
     ("POST", "/v1/agents/{ref}/live-sessions"): Rule(404, 201, {"label": "second"}),
@@ -51,10 +72,24 @@ RULES = {
     ("POST", "/v1/agents/{ref}/live-sessions/{label}/heartbeat"): Rule(404, 200, {}),
     ("DELETE", "/v1/agents/{ref}/live-sessions/{label}"): Rule(404, 200),
     ("POST", "/v1/hosts/heartbeat"): Rule(200, 200, {"host_id": "h", "agents": ["{agent}"]}),
+    ("POST", "/v1/hosts/echo"): Rule(404, 200, {"agent_id": "{agent}"}),
+    # A grant is given in one's own name; whom it names learns nothing.
+    ("POST", "/v1/grants"): Rule(201, 201, {"owner": "zoe"}),
+    ("GET", "/v1/grants"): Rule(200, 200),
+    ("DELETE", "/v1/grants/{owner}"): Rule(404, 204),
+    ("GET", "/v1/guards"): Rule(200, 200),
+    ("POST", "/v1/guards/reset"): Rule(404, 200, {"sender": "{agent}"}),
     ("POST", "/v1/keys"): Rule(403, 201, {"owner": "max"}),
     ("GET", "/v1/keys"): Rule(200, 200),
     ("DELETE", "/v1/keys/{key_id}"): Rule(404, 204),
     ("GET", "/v1/auth/me"): Rule(200, 200),
+    ("POST", "/v1/auth/key/regenerate"): Rule(400, 400),
+    ("GET", "/v1/agents/{ref}/webhook-secret"): Rule(404, 404),
+    ("POST", "/v1/agents/{ref}/webhook-secret/regenerate"): Rule(400, 400),
+    ("GET", "/v1/usage"): Rule(200, 200),
+    ("POST", "/v1/worker/heartbeat"): Rule(200, 200, {"worker_id": "another"}),
+    ("GET", "/v1/workers"): Rule(200, 200),
+    ("DELETE", "/v1/workers/{worker_id}"): Rule(404, 204),
 }
 
 
@@ -71,18 +106,28 @@ async def names(rig: Rig) -> dict[str, str]:
     await rig.max.session("helper", "main")
     sent = await rig.max.send("helper", delivery_mode="inbox")
     key = await rig.max.post("/v1/keys", {}, status=201)
+    wanted = {"event_type": "message.delivered", "delivery_target": "pull"}
+    subscription = await rig.max.post("/v1/agents/helper/subscriptions", wanted, status=201)
+    await rig.max.post("/v1/grants", {"owner": "adam"}, status=201)
+    await rig.max.post("/v1/worker/heartbeat", {"worker_id": "worker-of-max"})
     return {
         "agent": agent["id"],
         "ref": agent["id"],
         "label": "main",
         "message_id": sent["id"],
+        "thread_id": sent["thread_id"],
+        "owner": "adam",
         "execution_id": sent["execution_id"],
         "key_id": key["key_id"],
+        "subscription_id": subscription["id"],
+        "worker_id": "worker-of-max",
     }
 
 
 def target(method: str, path: str, rule: Rule, names: dict[str, str]) -> tuple[str, str, Json | None]:
     query = "?agent={agent}" if path in {"/v1/executions", "/v1/executions/claimable"} else ""
+    if path.endswith("/stream"):
+        query = "?for_s=0.1"
     body = {name: _filled(value, names) for name, value in rule.body.items()} if rule.body is not None else None
     return method, (path + query).format(**names), body
 
@@ -102,7 +147,7 @@ async def test_every_route_has_a_rule(rig: Rig) -> None:
         if method != "HEAD"
     }
 
-    assert routes - PUBLIC == set(RULES)
+    assert routes - PUBLIC - {REGISTER} == set(RULES)
 
 
 async def test_without_a_key_only_health_answers(rig: Rig, names: dict[str, str]) -> None:
@@ -128,3 +173,4 @@ async def test_a_stranger_gets_nothing_and_the_owner_gets_his_own(
     assert own.status_code == rule.owner, own.text
     assert "helper" not in foreign.text
     assert names["key_id"] not in foreign.text
+    assert names["worker_id"] not in foreign.text

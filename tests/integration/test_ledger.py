@@ -156,7 +156,9 @@ async def test_a_caller_that_goes_away_disturbs_nobody(nats_server: NatsEndpoint
 
 async def test_a_full_ledger_says_storage_full(nats_server: NatsEndpoint, prefix: str) -> None:
     names = Names(prefix=prefix)
-    settings = StreamSettings(ledger_max_bytes=20_000, directory_max_bytes=1024**2, max_record_bytes=8192)
+    settings = StreamSettings(
+        ledger_max_bytes=20_000, directory_max_bytes=1024**2, events_max_bytes=1024**2, max_record_bytes=8192
+    )
     async with connected(nats_server.url) as broker:
         await provision(broker, names, settings)
         async with StreamLedger.open(broker, names, limits=ALWAYS_BATCH) as ledger:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import nats
 import pytest
 import respx
 
-from contracts.records import JsonObject
+from contracts.records import Echo, JsonObject
 from infra.clock import SystemClock, SystemIds
 from infra.edge import EdgeFeed
 from infra.embedded import EmbeddedNats, NatsEndpoint
@@ -469,6 +470,41 @@ async def test_an_outage_of_the_gateway_does_not_lose_a_finished_run(
         await until(lambda: not list((tmp_path / "work").iterdir()))
         stub.away = False
         assert (await until(lambda: stub.work[name].outcome))["result"] == [1, 2]
+
+
+# --- echoes --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_echo_is_answered_and_asked_for_whenever_the_subscription_stands_anew(
+    tmp_path: Path, own_nats: EmbeddedNats, stub: StubGateway
+) -> None:
+    name = f"echo_{SystemIds().ulid()}"
+    async with running(tmp_path, own_nats.endpoint.edge_url):
+        assert (await until(lambda: stub.requests("POST", "/v1/hosts/echo")))[0] == {"agent_id": AGENT_ID}
+        client = await nats.connect(own_nats.endpoint.url)
+        for text in ("echo_1", name):
+            echo = json.dumps({"v": 1, "kind": "echo", "agent_id": AGENT_ID, "echo_id": text}).encode()
+            await client.publish(f"live.{AGENT_ID}.{text}", echo)
+        await client.close()
+        await until(lambda: len(stub.requests("POST", "/v1/hosts/echo")) == 2)
+        assert stub.requests("POST", "/v1/hosts/echo")[1] == {"agent_id": AGENT_ID, "echo_id": name}
+        own_nats.kill()
+        await own_nats.start()
+        await until(lambda: len(stub.requests("POST", "/v1/hosts/echo")) == 3)
+        assert stub.requests("POST", "/v1/hosts/echo")[2] == {"agent_id": AGENT_ID}
+
+
+async def test_an_echo_the_gateway_cannot_be_told_of_harms_nobody(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    async with running(tmp_path, nats_server.edge_url) as daemon:
+        await until(lambda: stub.requests("POST", "/v1/hosts/echo"))
+        stub.away = True
+        daemon._echoes.hear(Echo(agent_id=AGENT_ID, echo_id="echo_1"))
+        await anyio.lowlevel.checkpoint()
+        stub.away = False
+        daemon._echoes.hear(Echo(agent_id=AGENT_ID, echo_id="echo_2"))
+        await until(lambda: stub.requests("POST", "/v1/hosts/echo")[-1].get("echo_id") == "echo_2")
 
 
 # --- builders ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import nats
 import pytest
 import structlog.testing
 
-from contracts.records import Envelope, JsonObject
+from contracts.records import Echo, Envelope, JsonObject
 from infra.clock import SystemIds
 from infra.edge import EdgeFeed, parse_envelope
 from infra.embedded import EmbeddedNats, NatsEndpoint
@@ -70,6 +70,24 @@ async def test_a_push_is_heard_and_what_is_not_one_is_dropped(nats_server: NatsE
         await publish(nats_server, f"bg.{agent_id}.exec_1", *bad, good)
         await heard.until(envelopes=1)
     assert [found.execution_id for found in heard.envelopes] == ["exec_1"]
+
+
+async def test_echoes_are_told_apart_from_pushes_and_from_what_is_neither(
+    nats_server: NatsEndpoint, agent_id: str
+) -> None:
+    echoes: list[Echo] = []
+    good = json.dumps({"v": 1, "kind": "echo", "agent_id": agent_id, "echo_id": "echo_1", "new": 1}).encode()
+    feed = EdgeFeed(nats_server.edge_url, name="test")
+    heard = Heard()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(feed.follow, [f"live.{agent_id}.>"], heard.envelopes.append, heard.note, echoes.append)
+        await heard.until(subscribed=1)
+        await publish(nats_server, f"live.{agent_id}.echo_1", b"{}", json.dumps(envelope(agent_id)).encode(), good)
+        await publish(nats_server, f"live.{agent_id}.exec_1", good, json.dumps(envelope(agent_id)).encode())
+        await heard.until(envelopes=1)
+        tasks.cancel_scope.cancel()
+    assert [each.echo_id for each in echoes] == ["echo_1"]
+    assert [each.execution_id for each in heard.envelopes] == ["exec_1"]
 
 
 @pytest.mark.parametrize(

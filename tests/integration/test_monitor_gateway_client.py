@@ -61,8 +61,17 @@ async def test_a_session_is_attached_with_the_higher_attestation(client: Gateway
         "label": "main",
         "session_token": "t" * 40,
         "attestation": "token+nonce",
+        "echoes": True,
         "monitor_version": "1.2",
     }
+
+
+async def test_an_echo_is_answered_and_asked_for_by_the_same_call(client: GatewayClient, http: Any) -> None:
+    http.post("/v1/hosts/echo").respond(200, json={"agent_id": AGENT_ID, "asked": False, "counted": True})
+    await client.echo(AGENT_ID, "echo_1")
+    assert body_of(http) == {"agent_id": AGENT_ID, "echo_id": "echo_1"}
+    await client.echo(AGENT_ID, None)
+    assert body_of(http) == {"agent_id": AGENT_ID}
 
 
 async def test_beats_and_detaches_name_the_session(client: GatewayClient, http: Any) -> None:

@@ -12,7 +12,7 @@ from contracts.errors import Unavailable
 from contracts.words import Channel, State
 from gateway.ports import Page, Query
 from infra.embedded import EmbeddedRedis, RedisEndpoint
-from infra.projection import QueueBounds, RedisProjection
+from infra.projection import EPOCH_KEY, QueueBounds, RedisProjection
 from infra.queries import RedisQueries
 from router.ports import Row
 from tests.redis_rows import AGENT, OWNER, SENDER, Store, connected, row, running_store
@@ -289,7 +289,7 @@ async def test_a_flush_during_a_rebuild_begins_another_one(own_redis: EmbeddedRe
 
 async def test_the_marker_stays_where_a_crash_set_it_back(store: Store) -> None:
     await store.projection.set_epoch(100)
-    await store.connection.command("SET", store.connection.key("epoch"), 60)
+    await store.connection.command("SET", store.connection.key(EPOCH_KEY), 60)
     await store.projection.set_epoch(110)
     assert await store.projection.epoch() == 60
     await store.projection.set_epoch(110)
@@ -306,7 +306,7 @@ async def test_a_router_that_vouches_for_less_sets_the_marker_back(store: Store)
 
 async def test_a_row_the_server_lost_asks_for_a_rebuild_instead_of_a_short_list(store: Store) -> None:
     await store.write(row(1), row(2))
-    await store.connection.command("DEL", store.connection.key(f"row:{row(1).ulid}"))
+    await store.connection.command("DEL", store.connection.key(f"2:row:{row(1).ulid}"))
     with pytest.raises(Unavailable, match="rebuilt"):
         await store.queries.page(Query(owner=OWNER))
     assert await store.projection.epoch() is None

@@ -6,28 +6,37 @@ from typing import Final
 from hypothesis import strategies as st
 
 from contracts.events import Accepted, Event
-from contracts.records import Agent, Reachability, SessionFact, Wish
+from contracts.records import Agent, Decision, Reachability, SessionFact, Wish
 from contracts.words import AgentStatus, Channel, FallbackMode, Reason, State
 from router.decision import decide
 from router.execution import TABLE, Execution, apply, begin
 from router.gates import Question
 from tests.builders import (
     AGENT_ID,
+    BG,
     NOW,
     OWNER,
     accepted,
+    again,
     attempt_failed,
     claimed,
+    decision,
     ended,
+    evidence_added,
     extended,
     fell_back,
     leased,
     marked,
     offered,
     outcome_recorded,
+    released,
+    replayed,
+    scheduled,
+    verification_changed,
 )
 
-LONGEST_LIFE: Final = 12
+LONGEST_LIFE: Final = 16
+TO_BG: Final = decision(BG)
 
 instants = st.one_of(
     st.integers(-200, 200).map(lambda seconds: NOW - timedelta(seconds=seconds)),
@@ -62,18 +71,28 @@ agents = st.builds(
 )
 wishes = st.builds(Wish, channel=st.none() | st.sampled_from(Channel), fallback=st.sampled_from(FallbackMode))
 questions = st.builds(Question, recipient=agents, reach=reachabilities, now=st.just(NOW))
+routed_decisions = st.builds(decide, wishes, questions).filter(lambda each: each.ending is not State.REJECTED)
 
 
 @st.composite
 def beginnings(draw: st.DrawFn) -> Accepted:
-    """An acceptance as the router makes it, of a decision that was not rejected."""
-    decision = draw(st.builds(decide, wishes, questions).filter(lambda each: each.ending is not State.REJECTED))
-    return accepted(decision, ttl_s=draw(st.integers(1, 86_400)))
+    """An acceptance as the router makes it: scheduled, or with a decision that was not rejected."""
+    ttl_s = draw(st.integers(1, 86_400))
+    if draw(st.integers(0, 4)) == 0:
+        return scheduled(draw(st.integers(1, 3_600)), ttl_s=ttl_s)
+    return accepted(draw(routed_decisions), ttl_s=ttl_s)
 
 
-def next_events(execution: Execution, at_s: int) -> list[Event]:
-    """One event of each kind the table allows here, with contents that fit the execution."""
+def next_events(execution: Execution, at_s: int, decided: Decision = TO_BG) -> list[Event]:
+    """One event of each kind the table allows here, with contents that fit the execution.
+
+    `decided` is what a router would decide now. A release is never earlier than its time.
+    """
+    due_s = (execution.release_at - NOW).total_seconds() if execution.release_at else at_s
     fitting: list[Event] = [
+        released(decided, max(at_s, due_s)),
+        evidence_added(at_s=at_s),
+        verification_changed(at_s=at_s),
         offered(at_s),
         claimed(at_s),
         leased(execution.leases + 1, at_s),
@@ -85,19 +104,20 @@ def next_events(execution: Execution, at_s: int) -> list[Event]:
     ]
     if execution.plan:
         fitting.append(fell_back(execution.plan[0], at_s))
-    return [event for event in fitting if event.type in TABLE.get(execution.state, frozenset())]
+    fitting = [*again(*fitting, number=execution.number), replayed(decided, at_s, number=execution.number + 1)]
+    return [event for event in fitting if event.type in TABLE[execution.state]]
 
 
 @st.composite
 def lives(draw: st.DrawFn) -> tuple[Event, ...]:
-    """A lawful life of one message, told to some point of it."""
+    """A lawful life of one message, replays and what is said of its outcomes included, told to some point of it."""
     first = draw(beginnings())
     events: list[Event] = [first]
     execution = begin(first)
     for at_s in range(1, draw(st.integers(1, LONGEST_LIFE))):
-        if not execution.is_open:
+        if not execution.is_open and draw(st.booleans()):
             break
-        event = draw(st.sampled_from(next_events(execution, at_s)))
+        event = draw(st.sampled_from(next_events(execution, at_s, draw(routed_decisions))))
         events.append(event)
         execution = apply(execution, event)
     return tuple(events)
@@ -119,5 +139,10 @@ any_event = st.sampled_from(
         marked(State.INBOX_READ),
         outcome_recorded(),
         ended(),
+        released(),
+        replayed(),
+        replayed(number=3),
+        evidence_added(),
+        verification_changed(),
     ]
 )

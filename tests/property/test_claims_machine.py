@@ -24,6 +24,8 @@ from contracts.events import (
     LeaseExtended,
     Offered,
     OutcomeRecorded,
+    Released,
+    Replayed,
     Stored,
 )
 from contracts.records import Claim, Decision, Outcome, SessionFact
@@ -44,10 +46,15 @@ from tests.builders import (
     ULID,
     WINDOW_S,
     accepted,
+    again,
     agent,
     decision,
+    ended,
     question,
     reachable,
+    released,
+    replayed,
+    scheduled,
     session,
 )
 
@@ -81,9 +88,10 @@ class Claims(RuleBasedStateMachine):
         self.ledger: list[Stored] = []
         self.copies: dict[str, History] = {}
 
-    @initialize(plan=plans, ttl_s=st.sampled_from([20, 3_600, 86_400]))
-    def accept(self, plan: Decision, ttl_s: int) -> None:
-        self.ledger.append(Stored(seq=1, event=accepted(plan, ttl_s=ttl_s)))
+    @initialize(plan=plans, ttl_s=st.sampled_from([20, 3_600, 86_400]), send_s=st.sampled_from([None, None, 2, 60]))
+    def accept(self, plan: Decision, ttl_s: int, send_s: int | None) -> None:
+        first = accepted(plan, ttl_s=ttl_s) if send_s is None else scheduled(send_s, ttl_s=ttl_s)
+        self.ledger.append(Stored(seq=1, event=first))
         self.copies = dict.fromkeys(ACTORS, self.truth)
 
     def belief(self, actor: str, looks: bool) -> Execution:
@@ -106,10 +114,23 @@ class Claims(RuleBasedStateMachine):
     def let_time_pass(self, pause_s: float) -> None:
         self.now += timedelta(seconds=pause_s)
 
+    @rule(actor=actors, plan=plans)
+    def route_scheduled(self, actor: str, plan: Decision) -> None:
+        standing = fold(self.copies[actor])
+        if standing.state is State.SCHEDULED and standing.due_at is not None and self.now >= standing.due_at:
+            self.append(actor, released(plan, self.elapsed_s))
+
+    @rule(actor=actors, looks=st.booleans(), plan=plans, ttl_s=st.sampled_from([20, 3_600]))
+    def replay(self, actor: str, looks: bool, plan: Decision, ttl_s: int) -> None:
+        standing = self.belief(actor, looks)
+        if not standing.is_open:
+            self.append(actor, replayed(plan, self.elapsed_s, number=standing.number + 1, ttl_s=ttl_s))
+
     @rule(actor=actors, looks=st.booleans(), label=st.sampled_from(sorted(TOKENS)), shows_nonce=st.booleans())
     def claim(self, actor: str, looks: bool, label: str, shows_nonce: bool) -> None:
         standing = self.belief(actor, looks)
-        expected = push_nonce(SECRET, "exec", standing.claim_before) if standing.claim_before else None
+        before = standing.claim_before
+        expected = push_nonce(SECRET, f"exec_{standing.number}", before) if before else None
         verdict = attest(
             Proof(session_token=TOKENS[label], nonce=expected if shows_nonce else None),
             standing,
@@ -121,7 +142,7 @@ class Claims(RuleBasedStateMachine):
         )
         assert label != "nobody" or not isinstance(verdict, Attested)
         if isinstance(verdict, Attested) and not verdict.repeated:
-            self.append(actor, self.claimed(verdict))
+            self.append(actor, self.claimed(verdict, standing.number))
 
     @rule(actor=actors)
     def apply_deadline(self, actor: str) -> None:
@@ -134,14 +155,15 @@ class Claims(RuleBasedStateMachine):
         standing = self.belief(actor, looks)
         if standing.state is State.WAITING and self.now <= standing.expires_at:
             closes = self.now + timedelta(seconds=WINDOW_S)
-            self.append(actor, Offered(at=self.now, by=actor, claim_before=closes))
+            offer = Offered(at=self.now, by=actor, execution=standing.number, claim_before=closes)
+            self.append(actor, offer)
 
     @rule(actor=actors, second_thoughts=st.integers(0, 5))
     def cancel(self, actor: str, second_thoughts: int) -> None:
         standing = fold(self.copies[actor])
         if not second_thoughts and standing.is_open and standing.state not in (State.CLAIMED, State.LEASED):
-            cancelled = Ended(at=self.now, by=actor, state=State.CANCELLED, reason=Reason.CANCELLED_BY_SENDER)
-            self.append(actor, cancelled)
+            cancelled = ended(State.CANCELLED, Reason.CANCELLED_BY_SENDER, self.elapsed_s)
+            self.append(actor, *again(cancelled, number=standing.number))
 
     @rule(actor=actors, looks=st.booleans())
     def lease(self, actor: str, looks: bool) -> None:
@@ -155,7 +177,10 @@ class Claims(RuleBasedStateMachine):
         number = standing.leases + drift
         if allowed(lambda: check_lease(standing, number)):
             expires_at = self.now + timedelta(seconds=LEASE_S)
-            if self.append(actor, LeaseExtended(at=self.now, by=actor, number=number, expires_at=expires_at)):
+            extended = LeaseExtended(
+                at=self.now, by=actor, execution=standing.number, number=number, expires_at=expires_at
+            )
+            if self.append(actor, extended):
                 assert fold(self.truth).due_at == expires_at
 
     @rule(actor=actors, looks=st.booleans(), drift=drifts)
@@ -175,7 +200,8 @@ class Claims(RuleBasedStateMachine):
         verdict = judge(Report(success=True, executed_via=via, lease=number), standing, self.now)
         if not isinstance(verdict, Outcome) or verdict is standing.outcome:
             return
-        if self.append(actor, OutcomeRecorded(at=self.now, by=actor, outcome=verdict)):
+        recorded = OutcomeRecorded(at=self.now, by=actor, execution=standing.number, outcome=verdict)
+        if self.append(actor, recorded):
             check_report(verdict, number, before)
 
     @rule(actor=actors, then=actors)
@@ -204,7 +230,11 @@ class Claims(RuleBasedStateMachine):
             raise Stale("message", expected_seq)
         self.ledger.append(Stored(seq=expected_seq + 1, event=event))
 
-    def claimed(self, verdict: Attested) -> Claimed:
+    @property
+    def elapsed_s(self) -> float:
+        return (self.now - NOW).total_seconds()
+
+    def claimed(self, verdict: Attested, number: int) -> Claimed:
         won = Claim(
             session_id=verdict.session.id,
             label=verdict.session.label,
@@ -212,44 +242,46 @@ class Claims(RuleBasedStateMachine):
             key_id="key_max",
             claimed_at=self.now,
         )
-        return Claimed(at=self.now, by="key", claim=won, outcome_before=self.now + timedelta(seconds=OUTCOME_S))
+        before = self.now + timedelta(seconds=OUTCOME_S)
+        return Claimed(at=self.now, by="key", execution=number, claim=won, outcome_before=before)
 
     def beating(self, session_id: str, label: str) -> SessionFact:
         return SessionFact(id=session_id, label=label, is_default=False, last_seen_at=self.now)
 
     # --- what must hold ---------------------------------------------------------------------------------------------
 
-    def events(self) -> list[Event]:
-        return [each.event for each in self.ledger]
+    def executions(self) -> list[list[Event]]:
+        """The events of each execution, in order."""
+        found: list[list[Event]] = []
+        for each in self.ledger:
+            if isinstance(each.event, Accepted | Replayed):
+                found.append([])
+            found[-1].append(each.event)
+        return found
 
     @invariant()
-    def at_most_one_claim_was_ever_won(self) -> None:
-        assert sum(isinstance(event, Claimed) for event in self.events()) <= 1
+    def at_most_one_claim_of_an_execution_was_ever_won(self) -> None:
+        for events in self.executions():
+            assert sum(isinstance(event, Claimed) for event in events) <= 1
+
+    @invariant()
+    def executions_are_numbered_without_gaps_and_keep_their_events_together(self) -> None:
+        for number, events in enumerate(self.executions(), start=1):
+            assert {event.execution for event in events} == {number}
 
     @invariant()
     def a_claim_lies_within_its_window_and_excludes_the_fallback(self) -> None:
-        """After a fallback to bg nobody claims; after a claim nothing falls back."""
-        closes: datetime | None = None
-        fell, won = False, False
-        for event in self.events():
-            if isinstance(event, Accepted | Offered):
-                closes = event.claim_before
-            elif isinstance(event, FellBack):
-                assert not won
-                fell = fell or event.step.channel is not LIVE
-                closes = None
-            elif isinstance(event, Claimed):
-                assert not fell
-                assert closes is not None
-                assert event.at <= closes
-                won = True
+        for events in self.executions():
+            check_claims(events)
 
     @invariant()
     def at_most_one_lease_is_valid_and_numbers_grow(self) -> None:
         last, standing = 0, None
         for stored in self.ledger:
             event = stored.event
-            if isinstance(event, Leased):
+            if isinstance(event, Replayed):
+                last = 0
+            elif isinstance(event, Leased):
                 assert standing is not None
                 assert standing.lease is None
                 assert event.lease.number > last
@@ -257,9 +289,19 @@ class Claims(RuleBasedStateMachine):
             standing = begin_or_apply(standing, event)
 
     @invariant()
-    def there_is_at_most_one_end_and_nothing_after_it(self) -> None:
-        ends = [index for index, event in enumerate(self.events()) if isinstance(event, Ended | OutcomeRecorded)]
-        assert ends in ([], [len(self.ledger) - 1])
+    def an_execution_has_at_most_one_end_and_only_a_replay_follows_it(self) -> None:
+        *earlier, newest = [
+            [isinstance(event, Ended | OutcomeRecorded) for event in events] for events in self.executions()
+        ]
+        assert all(sum(ends) == 1 and ends[-1] for ends in earlier)
+        assert not any(newest[:-1])
+
+    @invariant()
+    def a_scheduled_message_is_released_once_and_not_before_its_time(self) -> None:
+        releases = [each.event for each in self.ledger if isinstance(each.event, Released)]
+        send_at = self.truth.message.wish.send_at
+        assert len(releases) <= 1
+        assert not releases or (send_at is not None and releases[0].at >= send_at)
 
     @invariant()
     def an_open_message_has_a_deadline(self) -> None:
@@ -282,7 +324,26 @@ class Claims(RuleBasedStateMachine):
             self.now = max(self.now, due_at) + timedelta(seconds=1)
             self.read("ada")
             self.apply_deadline("ada")
+            self.route_scheduled("ada", decision(LIVE))
         raise AssertionError("the message never ended")
+
+
+def check_claims(events: list[Event]) -> None:
+    """After a fallback to bg nobody claims; after a claim nothing falls back."""
+    closes: datetime | None = None
+    fell, won = False, False
+    for event in events:
+        if isinstance(event, Accepted | Released | Replayed | Offered):
+            closes = event.claim_before
+        elif isinstance(event, FellBack):
+            assert not won
+            fell = fell or event.step.channel is not LIVE
+            closes = None
+        elif isinstance(event, Claimed):
+            assert not fell
+            assert closes is not None
+            assert event.at <= closes
+            won = True
 
 
 def check_report(stored: Outcome, number: int | None, before: Execution) -> None:

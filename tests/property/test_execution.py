@@ -1,4 +1,4 @@
-"""Of every lawful life: one end at most, the same fold however it is read, and always a deadline while it is open."""
+"""Of every lawful life: an execution ends once at most, a fold is a fold however read, what is open has a deadline."""
 
 from datetime import datetime, timedelta
 from random import Random
@@ -7,37 +7,81 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import IllegalEvent
-from contracts.events import Event, Stored
+from contracts.events import Event, Replayed, Stored
 from contracts.ids import encode_ulid
-from contracts.words import TERMINAL_STATES, State
+from contracts.words import OPEN_STATES, State
 from router.agenda import Agenda
 from router.audit import audit
 from router.deadlines import on_deadline
 from router.execution import TABLE, Execution, apply, begin, fold, fold_events
-from tests.builders import BG, INBOX, LIVE, NOW, WEBHOOK, accepted, decision, execution, history, leased, marked
+from tests.builders import (
+    BG,
+    INBOX,
+    LIVE,
+    NOW,
+    WEBHOOK,
+    accepted,
+    decision,
+    execution,
+    history,
+    leased,
+    marked,
+    released,
+    scheduled,
+)
 from tests.property.strategies import any_event, beginnings, lives, next_events
 
 PATIENCE = 400
 LONG = timedelta(days=365)
+SAID_OF_AN_OUTCOME = {"evidence_added", "verification_changed"}
 
 
 @given(lives())
-def test_a_life_has_at_most_one_end_and_it_is_its_last_event(life: tuple[Event, ...]) -> None:
-    states = [execution(*life[:count]).state for count in range(1, len(life) + 1)]
-    ends = [index for index, state in enumerate(states) if state in TERMINAL_STATES]
-    assert ends in ([], [len(life) - 1])
+def test_each_execution_of_a_life_has_at_most_one_end_and_only_its_worth_is_spoken_of_after_it(
+    life: tuple[Event, ...],
+) -> None:
+    for number in {event.execution for event in life}:
+        lived = [(event.type, standing) for event, standing in steps_of(life) if standing.number == number]
+        after_the_end = [kind for kind, standing in lived if not standing.is_open][1:]
+        assert set(after_the_end) <= SAID_OF_AN_OUTCOME
+        assert not after_the_end or lived[-1][1].state is State.DELIVERED
+        assert len({standing.state for _, standing in lived if not standing.is_open}) <= 1
+
+
+@given(lives())
+def test_executions_are_numbered_from_one_without_gaps_and_only_the_last_may_be_open(life: tuple[Event, ...]) -> None:
+    newest = execution(*life).number
+    assert sorted({event.execution for event in life}) == list(range(1, newest + 1))
+    whole = history(*life)
+    assert not any(fold(whole, number).is_open for number in range(1, newest))
+
+
+@given(lives())
+def test_an_older_execution_reads_as_it_did_just_before_it_was_replayed(life: tuple[Event, ...]) -> None:
+    whole = history(*life)
+    for index, event in enumerate(life):
+        if isinstance(event, Replayed):
+            assert fold(whole, event.execution - 1) == execution(*life[:index])
+    assert fold(whole, execution(*life).number) == fold(whole)
 
 
 @given(lives(), any_event)
-def test_nothing_is_accepted_after_the_end(life: tuple[Event, ...], event: Event) -> None:
+def test_nothing_is_accepted_after_the_end_but_a_replay_and_the_worth_of_an_outcome(
+    life: tuple[Event, ...], event: Event
+) -> None:
     standing = execution(*life)
     if standing.is_open:
         return
     try:
-        apply(standing, event)
+        moved = apply(standing, event)
     except IllegalEvent:
         return
-    raise AssertionError(f"{event.type} after {standing.state}")
+    if event.type in SAID_OF_AN_OUTCOME:
+        assert standing.state is moved.state is State.DELIVERED
+        assert moved.outcome is standing.outcome
+    else:
+        assert isinstance(event, Replayed)
+        assert moved.number == event.execution == standing.number + 1
 
 
 @given(lives(), any_event)
@@ -50,7 +94,7 @@ def test_an_event_is_taken_only_from_its_row_and_never_leads_out_of_the_vocabula
     except IllegalEvent:
         return
     assert event.type in TABLE[standing.state]
-    assert moved.state in TABLE or moved.state in TERMINAL_STATES
+    assert moved.state in TABLE
 
 
 @given(lives(), st.data())
@@ -72,7 +116,7 @@ def test_an_open_message_has_a_deadline_and_an_ended_one_has_none(life: tuple[Ev
 @given(lives())
 def test_lease_numbers_count_the_leases_and_failures_never_outnumber_them(life: tuple[Event, ...]) -> None:
     standing = execution(*life)
-    assert standing.leases == [event.type for event in life].count("leased")
+    assert standing.leases == [event.type for event in life if event.execution == standing.number].count("leased")
     assert standing.failed_attempts <= standing.leases
     assert (standing.lease is not None) == (standing.state is State.LEASED)
 
@@ -91,7 +135,7 @@ def test_a_message_nobody_ever_touches_ends_by_its_deadlines_alone(first: Event,
         if standing.due_at is None:
             break
         now = standing.due_at + timedelta(microseconds=1)
-        event = on_deadline(standing, None, now, dice, "router-1") or _attempt(standing, now)
+        event = on_deadline(standing, None, now, dice, "router-1") or _acts(standing, now)
         standing = apply(standing, event)
     assert not standing.is_open
 
@@ -123,7 +167,27 @@ def test_an_agenda_that_reads_a_part_again_knows_the_same(
     assert known(once) == known(again)
 
 
+@given(st.lists(lives(), max_size=5), st.randoms(use_true_random=False), st.data())
+def test_an_agenda_that_starts_before_the_oldest_open_message_knows_all_that_is_open(
+    told: list[tuple[Event, ...]], dice: Random, data: st.DataObject
+) -> None:
+    ledger = shuffled(told, dice)
+    once, late = Agenda(), Agenda()
+    cut = data.draw(st.integers(0, len(ledger)))
+    for ulid, stored in ledger[:cut]:
+        once.note(ulid, stored, NOW)
+        once.oldest()
+    oldest = once.oldest()
+    start = cut if oldest is None else oldest.accept_seq - 1
+    for ulid, stored in ledger[cut:]:
+        once.note(ulid, stored, NOW)
+    for ulid, stored in ledger[start:]:
+        late.note(ulid, stored, NOW)
+    assert known(once) == known(late)
+
+
 BEGINNINGS = (
+    scheduled(),
     accepted(LIVE),
     accepted(decision(LIVE, LIVE, waits=True)),
     accepted(BG),
@@ -140,8 +204,13 @@ def test_every_open_state_is_reached_and_has_a_way_to_an_end() -> None:
         if standing.state not in seen:
             seen[standing.state] = standing
             frontier += [apply(standing, event) for event in [*next_events(standing, 1), *_first_marks(standing)]]
-    assert set(TABLE) <= set(seen)
-    assert all("ended" in TABLE[state] and seen[state].due_at is not None for state in TABLE)
+    assert set(seen) >= OPEN_STATES
+    assert all("ended" in TABLE[state] and seen[state].due_at is not None for state in OPEN_STATES)
+
+
+def steps_of(life: tuple[Event, ...]) -> list[tuple[Event, Execution]]:
+    """Each event with the execution it leaves."""
+    return [(event, execution(*life[: count + 1])) for count, event in enumerate(life)]
 
 
 def shuffled(told: list[tuple[Event, ...]], dice: Random) -> list[tuple[str, Stored]]:
@@ -158,10 +227,13 @@ def known(agenda: Agenda) -> dict[str, State]:
     return {entry.ulid: entry.execution.state for entry in agenda.due(NOW + LONG)}
 
 
-def _attempt(standing: Execution, now: datetime) -> Event:
-    """What a router does when a webhook is due: it takes a lease, and in this story never comes back."""
+def _acts(standing: Execution, now: datetime) -> Event:
+    """What a router does of itself: it routes what is scheduled, and leases a webhook without ever coming back."""
+    at_s = (now - NOW).total_seconds()
+    if standing.state is State.SCHEDULED:
+        return released(LIVE, at_s)
     assert standing.state is State.QUEUED
-    return leased(standing.leases + 1, (now - NOW).total_seconds())
+    return leased(standing.leases + 1, at_s)
 
 
 def _first_marks(standing: Execution) -> list[Event]:

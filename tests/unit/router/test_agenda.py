@@ -14,16 +14,19 @@ from tests.builders import (
     INBOX,
     LIVE,
     NOW,
+    SEND_S,
     TTL_S,
     WAYS,
     WEBHOOK,
     WINDOW_S,
     accepted,
     after,
+    again,
     attempt_failed,
     claimed,
     decision,
     ended,
+    evidence_added,
     execution,
     extended,
     fell_back,
@@ -31,7 +34,11 @@ from tests.builders import (
     message,
     offered,
     outcome_recorded,
+    released,
+    replayed,
+    scheduled,
     step,
+    verification_changed,
 )
 
 WAITS = decision(LIVE, LIVE, waits=True)
@@ -188,6 +195,77 @@ class TestOldest:
 
     def test_an_empty_agenda_has_none(self, reading: Reading) -> None:
         assert reading.agenda.oldest() is None
+
+
+class TestScheduled:
+    def test_it_is_due_when_its_time_has_come_and_not_before(self, reading: Reading) -> None:
+        ulid = reading.note(1, scheduled())
+        assert reading.due(after(SEND_S)) == []
+        assert reading.due(after(SEND_S) + TICK) == [ulid]
+
+    def test_it_does_not_wait_for_a_session_until_it_was_released_to(self, reading: Reading) -> None:
+        ulid = reading.note(1, scheduled())
+        assert reading.agenda.waiting_for(message().agent_id) == ()
+        reading.note(1, released(WAITS))
+        assert reading.agenda.waiting_for(message().agent_id) == (ulid,)
+
+    def test_once_released_it_has_the_deadlines_of_its_way(self, reading: Reading) -> None:
+        ulid = reading.note(1, scheduled(), released(LIVE, SEND_S))
+        assert reading.due(after(SEND_S + WINDOW_S)) == []
+        assert reading.due(after(SEND_S + WINDOW_S) + TICK) == [ulid]
+
+    @pytest.mark.parametrize("end", [ended(State.CANCELLED), ended(State.REJECTED)])
+    def test_one_that_ends_before_is_forgotten(self, reading: Reading, end: Event) -> None:
+        reading.note(1, scheduled(), end)
+        assert len(reading.agenda) == 0
+
+
+class TestReplays:
+    def test_a_message_that_had_ended_is_on_it_again_with_new_deadlines(self, reading: Reading) -> None:
+        ulid = reading.note(1, *WAYS[State.DELIVERED], replayed(LIVE, 100))
+        [entry] = reading.agenda.due(after(100 + WINDOW_S) + TICK)
+        assert (entry.ulid, entry.execution.number, entry.accept_seq) == (ulid, 2, 4)
+
+    @pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
+    def test_it_is_so_whatever_the_end_was(self, reading: Reading, state: State) -> None:
+        reading.note(1, *WAYS[state], replayed())
+        assert len(reading.agenda) == 1
+        reading.note(1, *again(ended(at_s=10)))
+        assert len(reading.agenda) == 0
+
+    def test_a_replay_that_ends_at_once_is_not_on_it(self, reading: Reading) -> None:
+        over = decision(ending=State.LIVE_UNCLAIMED_NO_SESSION)
+        reading.note(1, *WAYS[State.EXPIRED], replayed(over))
+        assert len(reading.agenda) == 0
+
+    def test_a_reading_that_starts_after_the_acceptance_knows_it_as_well(self, reading: Reading) -> None:
+        ulid = reading.note(1, *WAYS[State.EXPIRED], replayed(WAITS, 100), *again(offered(110)))
+        late = Reading()
+        late.ledger = reading.ledger
+        late.read_again(after_seq=2)
+        assert late.due(after(110 + WINDOW_S) + TICK) == [ulid]
+
+    def test_what_is_said_of_an_outcome_opens_nothing(self, reading: Reading) -> None:
+        reading.note(1, *WAYS[State.DELIVERED], evidence_added(), verification_changed())
+        assert len(reading.agenda) == 0
+
+    def test_a_replay_read_twice_changes_nothing(self, reading: Reading) -> None:
+        reading.note(1, *WAYS[State.EXPIRED], replayed(), *again(leased(1, 10), attempt_failed(1, 11)))
+        reading.read_again()
+        [entry] = reading.agenda.due(after(10**8))
+        assert (entry.execution.number, entry.execution.failed_attempts) == (2, 1)
+
+    def test_the_oldest_is_counted_from_its_replay_and_hides_no_older_one(self, reading: Reading) -> None:
+        reading.note(1, accepted(BG))
+        patient = reading.note(2, accepted(BG))
+        reading.note(1, ended(), replayed())
+        oldest = reading.agenda.oldest()
+        assert oldest is not None
+        assert (oldest.ulid, oldest.accept_seq) == (patient, 2)
+        reading.note(2, ended())
+        oldest = reading.agenda.oldest()
+        assert oldest is not None
+        assert oldest.accept_seq == 4
 
 
 class TestReadingAgain:

@@ -16,25 +16,35 @@ from tests.builders import (
     INBOX,
     LIVE,
     NOW,
+    SEND_S,
     ULID,
     WAYS,
     WEBHOOK,
     WINDOW_S,
     accepted,
     after,
+    again,
     attempt_failed,
     claimed,
     decision,
     ended,
+    evidence_added,
     extended,
     fell_back,
     history,
     leased,
     marked,
     outcome_recorded,
+    released,
+    replayed,
+    scheduled,
+    verification_changed,
 )
 
 GRACE = timedelta(seconds=2)
+BG_LIFE = WAYS[State.DELIVERED]
+LIVE_LIFE = (accepted(LIVE), claimed(), outcome_recorded(DeliveryRoute.LIVE))
+OVER = decision(ending=State.LIVE_UNCLAIMED_NO_SESSION)
 
 
 def report(*histories: History, now: datetime = NOW) -> AuditReport:
@@ -69,6 +79,11 @@ class TestWhatIsInOrder:
             (accepted(WEBHOOK), leased(), attempt_failed(), leased(2), outcome_recorded(DeliveryRoute.WEBHOOK)),
             (accepted(BG), leased(), extended(), extended(), attempt_failed(), leased(2), extended(2)),
             (accepted(INBOX), marked(), outcome_recorded(DeliveryRoute.INBOX)),
+            (scheduled(), released(LIVE, SEND_S)),
+            (*BG_LIFE, evidence_added(), verification_changed()),
+            (*BG_LIFE, replayed(), *again(leased(), outcome_recorded(), evidence_added())),
+            (*LIVE_LIFE, replayed(LIVE), *again(claimed(10, "desk"), outcome_recorded(DeliveryRoute.LIVE, 11))),
+            (*BG_LIFE, replayed(OVER), replayed(OVER, number=3), replayed(BG, number=4), *again(leased(), number=4)),
         ],
     )
     def test_an_ordinary_life_is_clean(self, events: tuple[Event, ...]) -> None:
@@ -128,6 +143,62 @@ class TestFindings:
 
     def test_a_workers_outcome_without_a_lease(self) -> None:
         assert codes(accepted(BG), outcome_recorded()) == ["illegal_event", "without_lease"]
+
+
+class TestReplays:
+    def test_a_second_end_of_the_second_execution(self) -> None:
+        over = again(ended(at_s=10), ended(State.CANCELLED, at_s=11))
+        assert codes(*BG_LIFE, replayed(), *over) == ["illegal_event", "ended_twice"]
+
+    def test_an_end_of_a_replay_that_had_ended_at_once(self) -> None:
+        assert codes(*BG_LIFE, replayed(OVER), *again(ended())) == ["illegal_event", "ended_twice"]
+
+    def test_a_second_claim_of_the_second_execution(self) -> None:
+        second = again(claimed(10), claimed(11, "desk"))
+        assert codes(*LIVE_LIFE, replayed(LIVE), *second) == ["illegal_event", "claimed_twice"]
+
+    def test_the_claim_of_the_first_execution_proves_nothing_for_the_second(self) -> None:
+        second = again(outcome_recorded(DeliveryRoute.LIVE, 10))
+        assert codes(*LIVE_LIFE, replayed(LIVE), *second) == ["live_without_claim"]
+
+    def test_the_lease_of_the_first_execution_counts_for_nothing_in_the_second(self) -> None:
+        second = again(outcome_recorded())
+        held = (accepted(BG), leased(), ended())
+        assert codes(*held, replayed(INBOX), *second) == ["without_lease"]
+
+    def test_a_replay_of_what_was_still_on_its_way(self) -> None:
+        assert codes(accepted(BG), replayed()) == ["illegal_event", "replayed_in_flight"]
+
+    @pytest.mark.parametrize("number", [1, 3])
+    def test_executions_whose_numbers_are_not_consecutive(self, number: int) -> None:
+        assert codes(*WAYS[State.EXPIRED], replayed(number=number)) == ["illegal_event", "execution_order"]
+
+    def test_an_event_that_belongs_to_an_execution_before_the_present_one(self) -> None:
+        assert codes(*WAYS[State.EXPIRED], replayed(), leased()) == ["execution_order"]
+
+
+class TestScheduled:
+    def test_a_release_before_its_time(self) -> None:
+        assert codes(scheduled(), released(BG, SEND_S - 0.001)) == ["released_early"]
+
+    def test_a_second_release(self) -> None:
+        assert codes(scheduled(), released(), released()) == ["illegal_event", "released_twice"]
+
+    def test_a_release_of_what_was_never_scheduled(self) -> None:
+        assert codes(accepted(BG), released()) == ["illegal_event", "released_early"]
+
+    def test_a_release_that_is_late(self) -> None:
+        assert codes(scheduled(), now=after(SEND_S) + GRACE + timedelta(microseconds=1)) == ["overdue"]
+
+
+class TestVerification:
+    @pytest.mark.parametrize("said", [evidence_added(), verification_changed()])
+    def test_something_said_of_an_outcome_that_is_not_there(self, said: Event) -> None:
+        assert codes(*WAYS[State.EXPIRED], said) == ["illegal_event", "without_outcome"]
+
+    def test_something_said_of_the_outcome_of_an_execution_before(self) -> None:
+        said = again(evidence_added())
+        assert codes(*BG_LIFE, replayed(), *said) == ["illegal_event", "without_outcome"]
 
 
 class TestOverdue:

@@ -16,11 +16,14 @@ from tests.builders import (
     LIVE,
     NOW,
     OUTCOME_S,
+    SEND_S,
     TTL_S,
+    WAYS,
     WEBHOOK,
     WINDOW_S,
     accepted,
     after,
+    again,
     agent,
     attempt_failed,
     claimed,
@@ -31,6 +34,7 @@ from tests.builders import (
     leased,
     question,
     reachable,
+    replayed,
 )
 
 TICK = timedelta(microseconds=1)
@@ -68,12 +72,42 @@ def test_nothing_is_ever_due_once_a_message_has_ended(state: State) -> None:
     assert on_deadline(standing, None, after(10**8), DICE, "router-1") is None
 
 
-@pytest.mark.parametrize("state", sorted(OPEN_STATES))
+@pytest.mark.parametrize("state", sorted(OPEN_STATES - {State.SCHEDULED}))
 def test_what_is_due_is_legal_and_moves_the_message(state: State) -> None:
     standing = execution_in(state)
     event = due(standing)
     assert event is not None
     assert apply(standing, event).state is not state
+
+
+class TestScheduled:
+    def test_its_deadline_is_the_instant_it_is_to_be_sent_at(self) -> None:
+        assert execution_in(State.SCHEDULED).due_at == after(SEND_S)
+
+    @pytest.mark.parametrize("late_s", [1, TTL_S])
+    def test_when_its_time_has_come_it_is_left_to_be_routed_and_does_not_end(self, late_s: float) -> None:
+        assert due(execution_in(State.SCHEDULED), after(SEND_S + late_s)) is None
+
+    def test_one_that_was_not_routed_in_all_its_time_expires(self) -> None:
+        event = due(execution_in(State.SCHEDULED), after(SEND_S + TTL_S) + TICK)
+        assert ending(event) == (State.EXPIRED, Reason.TTL_PASSED)
+
+
+class TestReplays:
+    def test_a_replay_has_deadlines_of_its_own(self) -> None:
+        again_s = 10 * TTL_S
+        late = execution(*WAYS[State.EXPIRED], replayed(decision(LIVE, FALLBACK), again_s))
+        assert (late.due_at, late.expires_at) == (after(again_s + WINDOW_S), after(again_s + TTL_S))
+        event = due(late)
+        assert isinstance(event, FellBack)
+        assert event.execution == 2
+        assert apply(late, event).due_at == after(again_s + TTL_S)
+
+    def test_it_may_fail_as_often_as_the_first_execution_might(self) -> None:
+        tried = execution(*WAYS[State.BG_EXHAUSTED], replayed(), *again(leased(1, 10)))
+        event = failing(tried, Failure(reason=Reason.ATTEMPT_FAILED))
+        assert isinstance(event, AttemptFailed)
+        assert (event.number, event.execution) == (1, 2)
 
 
 class TestTheClaimWindow:

@@ -23,6 +23,7 @@ from tests.builders import (
     STALE,
     WEBHOOK,
     agent,
+    echoing,
     heard,
     question,
     reachable,
@@ -67,6 +68,15 @@ class TestAuto:
         decision = decided(agent(LIVE, BG, INBOX), STALE)
         assert way(decision) == ["background_fallback"]
         assert [each.reason for each in decision.trace if each.verdict is Verdict.FAIL] == [Reason.HEARTBEAT_STALE]
+
+    @pytest.mark.parametrize("reason", [Reason.UNREACHABLE, Reason.ECHO_MISSING])
+    def test_a_session_no_push_reaches_counts_as_stale_though_it_beats(self, reason: Reason) -> None:
+        cut_off = echoing(asked_s=20, answered_s=40 if reason is Reason.UNREACHABLE else None)
+        decision = decided(agent(LIVE, BG, INBOX), cut_off)
+        assert way(decision) == ["background_fallback"]
+        assert [each.reason for each in decision.trace if each.verdict is Verdict.FAIL] == [reason]
+        ended = decided(agent(LIVE, INBOX), cut_off, wish(LIVE, NONE))
+        assert (ended.ending, ended.reason) == (State.LIVE_UNCLAIMED_STALE_HEARTBEAT, reason)
 
     @pytest.mark.parametrize("reach", [SILENT, UNKNOWN])
     def test_a_session_that_cannot_be_heard_counts_as_stale(self, reach: Reachability) -> None:

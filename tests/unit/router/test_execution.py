@@ -6,24 +6,28 @@ import pytest
 
 from contracts.errors import IllegalEvent
 from contracts.events import Event, Stored
-from contracts.words import OPEN_STATES, TERMINAL_STATES, Channel, EffectiveMode, Reason, State
-from router.execution import TABLE, apply, begin, fold, fold_events
+from contracts.records import Decision
+from contracts.words import OPEN_STATES, TERMINAL_STATES, Channel, EffectiveMode, OutcomeState, Reason, State
+from router.execution import TABLE, apply, begin, begin_again, fold, fold_events
 from tests.builders import (
     BG,
     FALLBACK,
     INBOX,
     LIVE,
     NOW,
+    SEND_S,
     TTL_S,
     WAYS,
     WEBHOOK,
     WINDOW_S,
     accepted,
     after,
+    again,
     attempt_failed,
     claimed,
     decision,
     ended,
+    evidence_added,
     execution,
     execution_in,
     extended,
@@ -31,9 +35,15 @@ from tests.builders import (
     history,
     leased,
     marked,
+    message,
     offered,
+    outcome,
     outcome_recorded,
+    released,
+    replayed,
     step,
+    verification_changed,
+    wish,
 )
 
 EVENTS: tuple[Event, ...] = (
@@ -47,7 +57,15 @@ EVENTS: tuple[Event, ...] = (
     marked(),
     outcome_recorded(),
     ended(),
+    released(),
+    replayed(),
+    evidence_added(),
+    verification_changed(),
 )
+SAID_OF_AN_OUTCOME = ("evidence_added", "verification_changed")
+
+
+NOBODY_THERE = decision(ending=State.LIVE_UNCLAIMED_NO_SESSION, reason=Reason.NO_SESSION_ATTACHED)
 
 
 class TestBeginnings:
@@ -90,9 +108,18 @@ def test_an_event_outside_the_row_of_its_state_is_refused_and_one_inside_is_take
 
 @pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
-def test_nothing_happens_after_the_end(state: State, event: Event) -> None:
-    with pytest.raises(IllegalEvent):
-        apply(execution_in(state), event)
+def test_after_the_end_nothing_happens_but_a_replay_and_to_an_outcome_what_it_is_worth(
+    state: State, event: Event
+) -> None:
+    over = execution_in(state)
+    if event.type == "replayed":
+        assert apply(over, event).number == over.number + 1
+    elif state is State.DELIVERED and event.type in SAID_OF_AN_OUTCOME:
+        said = apply(over, event)
+        assert (said.number, said.state, said.outcome, said.ended_at) == (1, state, over.outcome, over.ended_at)
+    else:
+        with pytest.raises(IllegalEvent):
+            apply(over, event)
 
 
 class TestLive:
@@ -165,6 +192,85 @@ class TestInbox:
     def test_a_mark_cannot_move_a_message_out_of_the_inbox(self, state: State) -> None:
         with pytest.raises(IllegalEvent):
             apply(execution_in(State.IN_INBOX), marked(state))
+
+
+class TestScheduled:
+    def test_until_its_time_it_is_on_no_way_yet(self) -> None:
+        waiting = execution_in(State.SCHEDULED)
+        assert (waiting.mode, waiting.plan, waiting.trace, waiting.reason) == (None, (), (), Reason.SCHEDULED)
+        assert (waiting.due_at, waiting.expires_at) == (after(SEND_S), after(SEND_S + TTL_S))
+
+    @pytest.mark.parametrize("decided", [LIVE, BG, WEBHOOK, INBOX, decision(LIVE, LIVE, waits=True)])
+    def test_it_is_released_into_the_state_it_would_have_been_accepted_in(self, decided: Channel | Decision) -> None:
+        freed = apply(execution_in(State.SCHEDULED), released(decided))
+        begun = begin(accepted(decided))
+        assert (freed.state, freed.channel, freed.mode, freed.plan) == (
+            begun.state,
+            begun.channel,
+            begun.mode,
+            begun.plan,
+        )
+        assert (freed.number, freed.max_attempts, freed.was_offered) == (1, begun.max_attempts, begun.was_offered)
+        assert (freed.expires_at, freed.release_at) == (after(SEND_S + TTL_S), None)
+
+    def test_a_decision_that_ends_it_at_its_time_is_its_end(self) -> None:
+        over = apply(execution_in(State.SCHEDULED), released(NOBODY_THERE))
+        assert (over.state, over.mode, over.ended_at) == (NOBODY_THERE.ending, None, after(SEND_S + 1))
+
+    def test_it_is_released_once(self) -> None:
+        with pytest.raises(IllegalEvent):
+            apply(apply(execution_in(State.SCHEDULED), released()), released())
+
+    @pytest.mark.parametrize("send_s", [-1, 0])
+    def test_a_time_that_has_come_when_the_message_is_accepted_schedules_nothing(self, send_s: float) -> None:
+        told = message(wish=wish(send_at=after(send_s)))
+        assert begin(accepted(BG, message=told)).state is State.QUEUED
+
+
+class TestReplays:
+    def test_a_new_execution_begins_with_nothing_of_the_old_one_but_its_number(self) -> None:
+        lived = execution(accepted(decision(LIVE, FALLBACK)), fell_back(), leased(), attempt_failed(), leased(2, 10))
+        over = apply(lived, ended(State.BG_EXHAUSTED, Reason.ATTEMPTS_EXHAUSTED, 20))
+        assert apply(over, replayed(INBOX, 30)) == begin_again(replayed(INBOX, 30))
+
+    def test_its_leases_are_counted_from_one_again(self) -> None:
+        second = execution(*WAYS[State.BG_EXHAUSTED], replayed(), *again(leased(1, 10)))
+        assert (second.leases, second.failed_attempts, second.attempts) == (1, 0, 1)
+
+    @pytest.mark.parametrize("number", [1, 3])
+    def test_executions_are_numbered_without_gaps(self, number: int) -> None:
+        with pytest.raises(IllegalEvent):
+            apply(execution_in(State.EXPIRED), replayed(number=number))
+
+    @pytest.mark.parametrize("state", sorted(OPEN_STATES))
+    def test_what_is_still_on_its_way_is_not_replayed(self, state: State) -> None:
+        with pytest.raises(IllegalEvent):
+            apply(execution_in(state), replayed())
+
+    def test_an_older_execution_can_still_be_read_as_it_was_left(self) -> None:
+        first = (*WAYS[State.DELIVERED], evidence_added())
+        second = (replayed(BG, 10), *again(leased(1, 11), ended(State.CANCELLED, at_s=12)))
+        third = (replayed(INBOX, 20, number=3),)
+        whole = history(*first, *second, *third)
+        assert fold(whole, 1) == execution(*first)
+        assert fold(whole, 2) == execution(*first, *second)
+        assert fold(whole, 3) == fold(whole)
+        assert [fold(whole, number).state for number in (1, 2, 3)] == ["delivered", "cancelled", "in_inbox"]
+
+
+class TestOutcomes:
+    def test_evidence_is_added_to_what_is_there_and_the_outcome_stays_as_it_was_recorded(self) -> None:
+        told = outcome(evidence={"external_id": "a", "summary": "s"}, state=OutcomeState.REPORTED_SUCCESS)
+        before = execution(accepted(BG), leased(), outcome_recorded(told))
+        said = apply(before, evidence_added({"external_id": "b", "result_url": "u"}))
+        assert said.evidence == {"external_id": "b", "summary": "s", "result_url": "u"}
+        assert (said.outcome_state, said.outcome) == (OutcomeState.VERIFIED_SUCCESS, told)
+
+    def test_a_verification_changes_what_it_is_worth_and_nothing_else(self) -> None:
+        before = execution_in(State.DELIVERED)
+        said = apply(before, verification_changed(OutcomeState.VERIFICATION_FAILED))
+        expected = replace(before, outcome_state=OutcomeState.VERIFICATION_FAILED, judged=True, updated_at=after(8))
+        assert said == expected
 
 
 @pytest.mark.parametrize("state", sorted(OPEN_STATES))

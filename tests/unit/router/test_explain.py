@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from contracts.events import AttemptFailed, Event, FellBack
-from contracts.words import AttestationLevel, DeliveryRoute, FallbackMode, Reason, State
+from contracts.records import Context
+from contracts.words import AttestationLevel, DeliveryRoute, FallbackMode, OutcomeState, Reason, State
 from router.deadlines import close_window
 from router.decision import decide
 from router.execution import fold
@@ -21,6 +22,7 @@ from tests.builders import (
     LIVE,
     NO_SESSION,
     NOW,
+    TTL_S,
     ULID,
     WAYS,
     WEBHOOK,
@@ -30,12 +32,17 @@ from tests.builders import (
     attempt_failed,
     claimed,
     decision,
+    evidence_added,
     execution_in,
     history,
     leased,
+    message,
     outcome,
     outcome_recorded,
     question,
+    released,
+    replayed,
+    scheduled,
     wish,
 )
 
@@ -106,7 +113,13 @@ class TestMessageView:
         assert (seen["lease"]["number"], seen["attempts"], seen["max_attempts"]) == (1, 1, 3)
 
     def test_an_outcome_shows_the_reporters_word_beside_ours(self) -> None:
-        told = outcome(DeliveryRoute.LIVE_UNVERIFIED, executed_via="live", route_reason="no_live_claim")
+        told = outcome(
+            DeliveryRoute.LIVE_UNVERIFIED,
+            executed_via="live",
+            route_reason="no_live_claim",
+            evidence={"summary": "merged"},
+            state=OutcomeState.REPORTED_SUCCESS,
+        )
         seen = view(accepted(LIVE), outcome_recorded(told))
         assert seen["delivery_route"] == "live_unverified"
         assert seen["outcome"] == {
@@ -118,7 +131,41 @@ class TestMessageView:
             "route": "live_unverified",
             "route_reason": "no_live_claim",
             "recorded_at": seen["ended_at"],
+            "state": "reported_success",
+            "evidence": {"summary": "merged"},
         }
+
+    def test_an_outcome_shows_what_it_is_worth_by_now(self) -> None:
+        told = outcome(evidence={"summary": "merged"}, state=OutcomeState.VERIFICATION_FAILED)
+        seen = view(accepted(BG), leased(), outcome_recorded(told), evidence_added({"external_id": "pr-7"}))["outcome"]
+        assert (seen["state"], seen["evidence"]) == ("verified_success", {"summary": "merged", "external_id": "pr-7"})
+
+    def test_a_message_that_answers_nothing_is_its_own_thread(self) -> None:
+        assert view(accepted(BG))["thread_id"] == f"msg_{ULID}"
+
+    def test_an_answer_shows_its_thread_and_what_it_answers(self) -> None:
+        context = Context(thread_id="msg_a", reply_to="msg_b", correlation_id="c", priority=5, hop=2)
+        seen = view(accepted(BG, message=message(context=context)))
+        assert {name: seen[name] for name in ("thread_id", "reply_to", "correlation_id", "priority", "hop")} == {
+            "thread_id": "msg_a",
+            "reply_to": "msg_b",
+            "correlation_id": "c",
+            "priority": 5,
+            "hop": 2,
+        }
+
+    def test_a_scheduled_message_says_when_it_will_be_sent_and_no_way_yet(self) -> None:
+        seen = view(scheduled())
+        assert seen["send_at"] == seen["deadline_at"] == "2026-03-04T06:06:07.890Z"
+        assert (seen["state"], seen["reason"], seen["terminal"]) == ("scheduled", "scheduled", False)
+        assert (seen["effective_delivery_mode"], seen["delivery_route"], seen["trace"]) == (None, None, [])
+
+    def test_a_replay_shows_its_own_execution_and_how_long_it_lasts(self) -> None:
+        told = history(*WAYS[State.EXPIRED], replayed(BG, TTL_S))
+        new, old = message_view(told, fold(told)), message_view(told, fold(told, 1))
+        assert (new["id"], new["execution_id"]) == (old["id"], f"{old['execution_id']}r2")
+        assert (new["state"], new["expires_at"]) == ("queued", instant(after(2 * TTL_S)))
+        assert (old["state"], old["expires_at"]) == ("expired", instant(after(TTL_S)))
 
     def test_a_message_in_a_list_has_no_trace_and_is_otherwise_the_same(self) -> None:
         whole = view(accepted(BG))
@@ -183,6 +230,23 @@ class TestEventViews:
         [seen] = event_views(history(accepted(BG)))
         assert "message" not in seen
         assert seen["decision"]["plan"] == [{"channel": "bg", "mode": "bg"}]
+
+    def test_a_scheduled_acceptance_shows_that_nothing_is_decided_yet(self) -> None:
+        [seen] = event_views(history(scheduled()))
+        assert seen["decision"] == {
+            "effective_delivery_mode": None,
+            "state": "scheduled",
+            "reason": "scheduled",
+            "plan": [],
+            "trace": [],
+        }
+
+    @pytest.mark.parametrize(
+        "events", [(scheduled(), released()), (*WAYS[State.EXPIRED], replayed())], ids=["released", "replayed"]
+    )
+    def test_a_decision_taken_later_is_shown_as_the_one_of_an_acceptance(self, events: tuple[Event, ...]) -> None:
+        [first] = event_views(history(accepted(BG)))
+        assert event_views(history(*events))[-1]["decision"] == first["decision"]
 
     def test_a_failed_attempt_shows_what_the_worker_said(self) -> None:
         seen = event_views(history(accepted(BG), leased(), attempt_failed()))[-1]

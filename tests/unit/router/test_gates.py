@@ -1,10 +1,13 @@
 """The gates, on both sides of each boundary."""
 
+from dataclasses import replace
+
 import pytest
 
 from contracts.records import GateResult, Reachability
 from contracts.words import AgentStatus, Gate, Reason, Verdict
 from router.gates import (
+    ECHO_BOUND_S,
     Question,
     age,
     agent_active,
@@ -12,10 +15,11 @@ from router.gates import (
     freshest_session,
     heartbeat_fresh,
     host_fresh,
+    push_path,
     session_attached,
     webhook_configured,
 )
-from tests.builders import BG, INBOX, LIVE, NOW, WEBHOOK, after, agent, heard, question, reachable
+from tests.builders import BG, INBOX, LIVE, NOW, WEBHOOK, after, agent, echoing, heard, question, reachable
 
 AGE_MAX_S = 120
 
@@ -103,6 +107,42 @@ class TestHeartbeatFresh:
     def test_what_the_store_cannot_say_is_unknown_and_not_fresh(self) -> None:
         result = heartbeat_fresh(about(reachable(heard(1), known=False)), LIVE)
         assert answer(result) == (Verdict.FAIL, Reason.HEARTBEAT_UNKNOWN)
+
+
+class TestPushPath:
+    @pytest.mark.parametrize(
+        ("asked_s", "answered_s", "expected"),
+        [
+            (None, None, (Verdict.PASS, Reason.OK)),
+            (5, 4, (Verdict.PASS, Reason.OK)),
+            (5, 5, (Verdict.PASS, Reason.OK)),
+            (3_000, 2_999, (Verdict.PASS, Reason.OK)),
+            (ECHO_BOUND_S, None, (Verdict.PASS, Reason.OK)),
+            (ECHO_BOUND_S, 40, (Verdict.PASS, Reason.OK)),
+            (ECHO_BOUND_S + 0.001, None, (Verdict.FAIL, Reason.ECHO_MISSING)),
+            (ECHO_BOUND_S + 0.001, 40, (Verdict.FAIL, Reason.UNREACHABLE)),
+        ],
+    )
+    def test_an_echo_has_its_time_and_not_more(
+        self, asked_s: float | None, answered_s: float | None, expected: tuple[Verdict, Reason]
+    ) -> None:
+        assert answer(push_path(about(echoing(asked_s=asked_s, answered_s=answered_s)), LIVE)) == expected
+
+    def test_the_facts_say_how_long_ago_it_was_asked_and_answered(self) -> None:
+        result = push_path(about(echoing(asked_s=12, answered_s=31)), LIVE)
+        assert result.facts == {"echoing": 1, "bound_s": 10, "asked_age_s": 12.0, "answered_age_s": 31.0}
+
+    def test_a_session_that_cannot_echo_is_not_judged_by_echoes(self) -> None:
+        silent = echoing(asked_s=60, answered_s=None)
+        plain = replace(silent, sessions=(heard(1),))
+        both = replace(silent, sessions=(*silent.sessions, heard(1, "plain")))
+        assert push_path(about(plain), LIVE).reason is Reason.OK
+        assert push_path(about(both), LIVE).reason is Reason.OK
+
+    def test_a_stale_session_that_cannot_echo_does_not_speak_for_a_fresh_one(self) -> None:
+        silent = echoing(asked_s=60, answered_s=None)
+        with_stale = replace(silent, sessions=(*silent.sessions, heard(1_000, "plain")))
+        assert push_path(about(with_stale), LIVE).reason is Reason.ECHO_MISSING
 
 
 class TestHostFresh:
