@@ -20,7 +20,20 @@ SERVER_FIELDS: Final = frozenset(
         *("id", "message_id", "execution_id", "agent_id", "from", "sender", "owner", "key_id", "hop", "hops"),
         *("accepted_at", "created_at", "updated_at", "ended_at", "expires_at", "deadline_at", "deleted_at"),
         *("state", "reason", "terminal", "trace", "effective_delivery_mode", "delivery_route", "attempts"),
-        *("claim", "relation", "chain", "thread_id", "priority_downgraded", "delivery_state", "replayed", "fingerprint", "address", "live_sessions", "webhook_secret", "attached"),
+        *(
+            "claim",
+            "relation",
+            "chain",
+            "thread_id",
+            "priority_downgraded",
+            "delivery_state",
+            "replayed",
+            "fingerprint",
+            "address",
+            "live_sessions",
+            "webhook_secret",
+            "attached",
+        ),
         *("attached_at", "detached_at", "last_seen_at", "token_fingerprint"),
     }
 )

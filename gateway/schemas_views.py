@@ -308,12 +308,6 @@ class PresenceView(View):
     etag: str
 
 
-class DocumentView(View):
-    """A document in a format of its own."""
-
-    info: dict[str, Any]
-
-
 class ServiceView(View):
     """What this is, and where the rest is described."""
 

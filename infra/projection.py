@@ -46,7 +46,7 @@ class QueueBounds:
     queue_bytes: int = 64 * 1024 * 1024
     batch_rows: int = 256
     batch_bytes: int = 1024 * 1024
-    linger_s: float = 0.01
+    linger_s: float = 0.004
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 def published(subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> bytes:
     """One message. Raises `ValueError` for a subject or a header that would break out of its line."""
-    if len(subject.split()) != 1:
+    if subject.split() != [subject]:
         raise ValueError("a subject is one word")
     if not headers:
         return b"%b%b\r\n" % (f"PUB {subject} {reply} {len(payload)}\r\n".encode(), payload)

@@ -23,6 +23,9 @@ class SettledDecisions:
         # The record is kept beside its identity, so that no other one can come to have it.
         self._known: dict[tuple[int, Channel | None, FallbackMode], tuple[Agent, Decision]] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def decide(self, wish: Wish, recipient: Agent, now: datetime) -> Decision:
         key = (id(recipient), wish.channel, wish.fallback)
         known = self._known.get(key)

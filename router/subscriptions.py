@@ -83,12 +83,13 @@ class Dispatcher:
         self._subscribed: set[str] = set()
 
     async def run(self) -> None:
+        # Known before the first look: what comes after it is followed, what came before it is looked at.
+        after = await _patiently(self._log.last_seq)
         async with anyio.create_task_group() as group:
             group.start_soon(self._look_at_all, group)
-            group.start_soon(self._follow, group)
+            group.start_soon(self._follow, after, group)
 
-    async def _follow(self, group: TaskGroup) -> None:
-        after = await _patiently(self._log.last_seq)
+    async def _follow(self, after: int, group: TaskGroup) -> None:
         async with aclosing(self._log.follow_all(after=after)) as batches:
             async for batch in batches:
                 for agent_id in self._concerned(batch):
@@ -103,7 +104,8 @@ class Dispatcher:
     async def _look_at_all(self, group: TaskGroup) -> None:
         """At the start and every minute: what was left by a router that is gone, and what nobody told us of."""
         while True:
-            self._subscribed = set(await _patiently(self._store.agents))
+            # Added only: somebody may have subscribed while the list was read.
+            self._subscribed |= set(await _patiently(self._store.agents))
             for agent_id in self._subscribed.copy():
                 await _patiently(partial(self._wake, agent_id, group))
             await anyio.sleep(LOOK_AGAIN_S)

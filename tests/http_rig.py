@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import httpx
 from pydantic import SecretStr
 
+from contracts.errors import Unavailable
 from gateway.__main__ import Gateway, build
 from gateway.directory import ensure_admin_key, fresh_key_text
 from gateway.keys import parse_key
@@ -108,12 +110,24 @@ def settings_for(nats: NatsEndpoint, redis: RedisEndpoint, prefix: str, **more: 
     )
 
 
+async def vouch_for_lists(gateway: Gateway) -> None:
+    """Set the marker, also on a machine so busy that Redis is slow to take the first connection."""
+    with anyio.fail_after(10):
+        while True:
+            try:
+                await gateway.projection.epoch()
+                await gateway.projection.set_epoch(0)
+            except Unavailable:
+                await anyio.sleep(0.05)
+            else:
+                return
+
+
 @asynccontextmanager
 async def running_rig(nats: NatsEndpoint, redis: RedisEndpoint, prefix: str, **more: Any) -> AsyncIterator[Rig]:
     """A gateway whose lists are vouched for: the marker the router would set is set here."""
     async with build(settings_for(nats, redis, prefix, **more)) as gateway:
-        await gateway.projection.epoch()
-        await gateway.projection.set_epoch(0)
+        await vouch_for_lists(gateway)
         text = fresh_key_text(SystemIds())
         await ensure_admin_key(gateway.parts.store, SystemClock(), text)
         transport = httpx.ASGITransport(app=gateway.app, raise_app_exceptions=True)

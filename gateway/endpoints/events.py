@@ -24,8 +24,13 @@ ForS: TypeAlias = Annotated[
     float, Query(gt=0, le=LAST_STREAM_S, allow_inf_nan=False, description="The stream ends after so many seconds.")
 ]
 LONG_WAIT_S: Final = 30.0
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event of the stream; `data` is JSON.",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data", "retry")},
+}
 STREAM: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 

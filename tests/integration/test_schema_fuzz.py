@@ -45,6 +45,7 @@ async def test_every_documented_success_is_seen_and_is_as_documented(rig: Rig) -
     await _walk_account(rig)
     await _walk_inbox(rig)
     await _walk_conversation(rig)
+    await _walk_events(rig)
     await _walk_the_rest(rig)
 
     assert set(conformance.seen) >= conformance.documented_successes()
@@ -60,6 +61,19 @@ async def _walk_agents(rig: Rig) -> None:
     await rig.max.get("/v1/agents/mac/presence")
     await rig.max.get("/v1/agents/roster")
     await rig.max.delete("/v1/agents/other", status=204)
+
+
+async def _walk_events(rig: Rig) -> None:
+    path = "/v1/agents/mac/subscriptions"
+    wanted = {"event_type": "*", "delivery_target": "webhook", "webhook_url": "http://127.0.0.1:8443/z"}
+    subscription = await rig.max.post(path, wanted, status=201)
+    await rig.max.get(path)
+    await rig.max.patch(f"{path}/{subscription['id']}/ack", {"acked_event_id": 1})
+    await rig.max.delete(f"{path}/{subscription['id']}")
+    await rig.max.get("/v1/events", limit=5)
+    await rig.max.get("/v1/agents/mac/events", limit=5)
+    for stream in ("/v1/events/stream", "/v1/agents/mac/inbox/stream"):
+        await rig.max.call("GET", stream, params={"for_s": 0.1})
 
 
 async def _walk_live(rig: Rig) -> None:
