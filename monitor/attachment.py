@@ -1,14 +1,14 @@
 """When a session folder is attached, beaten for and detached. Pure.
 
-    attached   folder            last report                                  action
-    no         fresh             -                                            attach
-    no         stale or absent   -                                            nothing
-    yes        absent            -                                            detach
-    yes        fresh             said stale                                   beat
-    yes        fresh             older touch, at least `gap_s` ago            beat
-    yes        stale             said fresh                                   beat (with the true age)
-    yes        any               at least `beat_every_s` ago                  beat
-    yes        any               otherwise                                    nothing
+attached   folder            last report                                  action
+no         fresh             -                                            attach
+no         stale or absent   -                                            nothing
+yes        absent            -                                            detach
+yes        fresh             said stale                                   beat
+yes        fresh             older touch, at least `gap_s` ago            beat
+yes        stale             said fresh                                   beat (with the true age)
+yes        any               at least `beat_every_s` ago                  beat
+yes        any               otherwise                                    nothing
 """
 
 from dataclasses import dataclass

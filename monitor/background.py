@@ -1,12 +1,12 @@
 """What a background run is given, and what is made of how it ended. Pure.
 
-    ended                                     told to the gateway
-    exit 0                                    outcome: success, with the last line as its result when that is JSON
-    exit 0, last line {"success": false}      outcome: failed; the work was done and says so
-    exit > 0                                  release: exit_nonzero
-    ended by a signal                         release: killed_by_signal
-    wall timeout                              release: wall_timeout
-    never started                             release: spawn_failed
+ended                                     told to the gateway
+exit 0                                    outcome: success, with the last line as its result when that is JSON
+exit 0, last line {"success": false}      outcome: failed; the work was done and says so
+exit > 0                                  release: exit_nonzero
+ended by a signal                         release: killed_by_signal
+wall timeout                              release: wall_timeout
+never started                             release: spawn_failed
 """
 
 import json

@@ -1,11 +1,11 @@
 """The daemon: one per host. Who is served is resolved first, then everything runs side by side until it is stopped.
 
-    start ▶ leftovers killed ▶ agents resolved ▶ half-done claims finished ▶ ┬ pushes
-                                                                            ├ echoes
-                                                                            ├ host beats
-                                                                            ├ session folders: attach, beat, hand over
-                                                                            ├ slow polls
-                                                                            └ background runs
+start ▶ leftovers killed ▶ agents resolved ▶ half-done claims finished ▶ ┬ pushes
+                                                                        ├ echoes
+                                                                        ├ host beats
+                                                                        ├ session folders: attach, beat, hand over
+                                                                        ├ slow polls
+                                                                        └ background runs
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,12 +1,12 @@
 """Whether a session's heartbeat file says that it lives. Pure.
 
-    file                               fresh   reason
-    touched at most max_age ago        yes     ok
-    touched longer ago                 no      heartbeat_stale
-    touched before the host booted     no      heartbeat_clock_suspect
-    touched more than 5 s from now     no      heartbeat_clock_suspect
-    not a plain file of our own        no      heartbeat_file_unsafe
-    absent                             no      heartbeat_missing
+file                               fresh   reason
+touched at most max_age ago        yes     ok
+touched longer ago                 no      heartbeat_stale
+touched before the host booted     no      heartbeat_clock_suspect
+touched more than 5 s from now     no      heartbeat_clock_suspect
+not a plain file of our own        no      heartbeat_file_unsafe
+absent                             no      heartbeat_missing
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """Background work of one agent: lease, run, report, never more at once than allowed.
 
-    push · poll · a slot got free ▶ lease ▶ run (lease extended at a third of its length)
-        ├─ ended ▶ outcome or release, repeated over outages until the gateway answers
-        ├─ lease lost (409, or no answer until its end) ▶ child killed, nothing reported
-        └─ we stop ▶ child killed, lease released
+push · poll · a slot got free ▶ lease ▶ run (lease extended at a third of its length)
+    ├─ ended ▶ outcome or release, repeated over outages until the gateway answers
+    ├─ lease lost (409, or no answer until its end) ▶ child killed, nothing reported
+    └─ we stop ▶ child killed, lease released
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -31,9 +31,7 @@ from router.settled import SettledDecisions
 ROUNDS: Final = 16
 """How often an operation starts again when others are faster; more would mean a livelock somewhere."""
 
-SENDERS: Final = frozenset(
-    {"message.read", "execution.read", "message.cancel", "execution.verify", "execution.replay"}
-)
+SENDERS: Final = frozenset({"message.read", "execution.read", "message.cancel", "execution.verify", "execution.replay"})
 """What the sender's side may do; everything else is the receiver's."""
 
 

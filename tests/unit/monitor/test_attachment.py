@@ -42,9 +42,7 @@ def told(beat: Beat, seconds_ago: float) -> Reported:
         (told(fresh(), -3600), fresh(), Action.BEAT),
     ],
 )
-def test_a_folder_gets_the_one_action_that_is_due(
-    reported: Reported | None, beat: Beat | None, action: Action
-) -> None:
+def test_a_folder_gets_the_one_action_that_is_due(reported: Reported | None, beat: Beat | None, action: Action) -> None:
     assert next_action(reported, beat, NOW, PACE) is action
 
 
