@@ -80,8 +80,10 @@ async def _subscribe(
 
     for subject in subjects:
         await broker.subscribe(subject, take, on_gap=on_gap)
-    # The server answers a ping after everything it read before it: a refusal has arrived by then.
-    await broker.client().flush(timeout=CONFIRM_TIMEOUT_S)
+    # The server answers a ping after everything it read before it, so a refusal has arrived by then. Twice, because
+    # nats-py writes a ping past what its flusher still holds: the first may overtake our subscriptions.
+    for _ in range(2):
+        await broker.client().flush(timeout=CONFIRM_TIMEOUT_S)
 
 
 def parse_envelope(data: bytes) -> Envelope | None:
