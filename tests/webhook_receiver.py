@@ -26,10 +26,13 @@ def running_receiver(*, delay_s: float = 0.0) -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            receiver.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            # Decided before the test can see the request, and change its mind.
+            status = receiver.status
+            body = self.rfile.read(int(self.headers["content-length"]))
             receiver.heard.append({name.lower(): value for name, value in self.headers.items()})
+            receiver.bodies.append(body)
             time.sleep(receiver.delay_s)
-            self.send_response(receiver.status)
+            self.send_response(status)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
