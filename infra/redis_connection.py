@@ -27,11 +27,11 @@ T = TypeVar("T")
 Argument = str | bytes | int
 
 DEFAULT_PREFIX: Final = "postroom:"
-LIMIT_S: Final = 0.2
+LIMIT_S: Final = 0.5
 """How long a request waits for Redis: a local round trip takes 0.1 ms, so this is a server that does not answer."""
 REST_S: Final = 1.0
-SOCKET_TIMEOUT_S: Final = 0.5
-"""A second bound below ours, for whoever uses the client without the circuit."""
+SOCKET_PATIENCE: Final = 2
+"""A second bound behind ours, in multiples of it, for whoever uses the client without the circuit."""
 REFUSALS: Final = (OutOfMemoryError, ReadOnlyError, MasterDownError)
 REFUSAL_WORDS: Final = ("OOM", "MISCONF", "BUSY", "NOREPLICAS", "READONLY")
 """Answers of a server that is there and cannot do it now, where the client has no class for them."""
@@ -52,14 +52,14 @@ def load_script(*names: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def redis_client(url: str, *, max_connections: int = 32) -> Redis:
+def redis_client(url: str, *, max_connections: int = 32, limit_s: float = LIMIT_S) -> Redis:
     """A client whose pool waits instead of raising, whose calls are not retried, and whose answers are bytes."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
-        timeout=LIMIT_S,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=LIMIT_S,
+        timeout=limit_s,
+        socket_timeout=SOCKET_PATIENCE * limit_s,
+        socket_connect_timeout=limit_s,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
         protocol=2,

@@ -29,13 +29,14 @@ from infra.projection import RedisProjection
 from infra.provision import StreamSettings, provision
 from infra.pushes import BrokerPushes
 from infra.queries import RedisQueries
-from infra.redis_connection import RedisConnection, redis_client
+from infra.redis_connection import RedisConnection
 from infra.webhook_client import AiohttpSender
 from router.attestation import token_hash
 from router.metrics import RouterMetrics
 from router.service import Draft, Neighbours, Policy, Service, Standing
 from router.webhooks import Webhooks
 from router.worker import Worker
+from tests.patient_redis import patient_redis
 
 SMALL = StreamSettings(ledger_max_bytes=64 * 1024**2, directory_max_bytes=16 * 1024**2, events_max_bytes=16 * 1024**2)
 MAX = Principal(owner="max", key_id="keyofmax0001")
@@ -202,7 +203,7 @@ async def installation(
 ) -> AsyncIterator[Installation]:
     """Build everything between the servers and the service under a prefix of its own."""
     clock, names = MovableClock(), Names(prefix=prefix)
-    redis = RedisConnection(redis_client(redis_url), prefix=f"{prefix}:")
+    redis = patient_redis(redis_url, prefix)
     projection = RedisProjection(redis)
     async with (
         Broker.open(nats_url, name="test") as broker,

@@ -13,8 +13,9 @@ from contracts.ids import encode_ulid, message_id
 from contracts.words import Channel, State
 from infra.projection import QueueBounds, RedisProjection
 from infra.queries import RedisQueries
-from infra.redis_connection import RedisConnection, redis_client
+from infra.redis_connection import RedisConnection
 from router.ports import Row
+from tests.patient_redis import PATIENCE_S, patient_redis
 
 AGENT = "agent_receiver0000"
 SENDER = "agent_sender000000"
@@ -55,8 +56,8 @@ class Store:
 
 
 @asynccontextmanager
-async def connected(url: str, prefix: str) -> AsyncIterator[RedisConnection]:
-    connection = RedisConnection(redis_client(url), prefix=f"{prefix}:")
+async def connected(url: str, prefix: str, *, limit_s: float = PATIENCE_S) -> AsyncIterator[RedisConnection]:
+    connection = patient_redis(url, prefix, limit_s)
     try:
         yield connection
     finally:
@@ -65,10 +66,15 @@ async def connected(url: str, prefix: str) -> AsyncIterator[RedisConnection]:
 
 @asynccontextmanager
 async def running_store(
-    url: str, prefix: str, *, bounds: QueueBounds | None = None, complete: bool = True
+    url: str,
+    prefix: str,
+    *,
+    bounds: QueueBounds | None = None,
+    complete: bool = True,
+    limit_s: float = PATIENCE_S,
 ) -> AsyncIterator[Store]:
     """A store whose marker is set, unless `complete` is False."""
-    async with connected(url, prefix) as connection, anyio.create_task_group() as tasks:
+    async with connected(url, prefix, limit_s=limit_s) as connection, anyio.create_task_group() as tasks:
         projection = RedisProjection(connection, bounds=bounds)
         tasks.start_soon(projection.run)
         if complete:

@@ -12,12 +12,12 @@ from contracts.records import LiveSession
 from gateway.ports import Query
 from infra.beats import RedisBeats
 from infra.embedded import EmbeddedRedis
-from infra.redis_connection import RedisConnection
+from infra.redis_connection import LIMIT_S, RedisConnection
 from tests.redis_rows import AGENT, OWNER, Store, connected, row, running_store, until
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SESSION = LiveSession(id="sess_a", label="main", task_name="task", token_sha256="0" * 64, attached_at=NOON)
-ONE_WAIT_S = 0.5
+ONE_WAIT_S = 2 * LIMIT_S
 """A request's 200 ms, and what a busy machine adds."""
 
 
@@ -57,7 +57,7 @@ async def is_written(store: Store, rows: int) -> bool:
 
 
 async def test_a_paused_redis_costs_one_short_wait_and_then_nothing(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with running_store(own_redis.endpoint.url, prefix) as store:
+    async with running_store(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as store:
         await store.write(row(1))
         own_redis.pause()
         assert await refused(lambda: count(store)) < ONE_WAIT_S
@@ -71,7 +71,7 @@ async def test_a_paused_redis_costs_one_short_wait_and_then_nothing(own_redis: E
 async def test_a_hundred_callers_of_a_paused_redis_all_end_and_leak_no_connection(
     own_redis: EmbeddedRedis, prefix: str
 ) -> None:
-    async with connected(own_redis.endpoint.url, prefix) as connection:
+    async with connected(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as connection:
         await connection.command("PING")
         own_redis.pause()
         waits: list[float] = []
@@ -92,7 +92,7 @@ async def test_a_hundred_callers_of_a_paused_redis_all_end_and_leak_no_connectio
 
 
 async def test_callers_who_give_up_leak_no_connection(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with connected(own_redis.endpoint.url, prefix) as connection:
+    async with connected(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as connection:
         own_redis.pause()
         for _ in range(3):
             async with anyio.create_task_group() as callers:
@@ -107,7 +107,7 @@ async def test_callers_who_give_up_leak_no_connection(own_redis: EmbeddedRedis, 
 
 
 async def test_while_redis_is_silent_one_caller_at_a_time_tries(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with connected(own_redis.endpoint.url, prefix) as connection:
+    async with connected(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as connection:
         await connection.command("PING")
         own_redis.pause()
         await refused(lambda: connection.command("PING"))
@@ -127,7 +127,7 @@ async def test_while_redis_is_silent_one_caller_at_a_time_tries(own_redis: Embed
 
 
 async def test_what_redis_does_not_say_is_unknown_and_not_an_error(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with connected(own_redis.endpoint.url, prefix) as connection:
+    async with connected(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as connection:
         beats = RedisBeats(connection, NoonClock())
         await beats.beat({"sess_a": NOON})
         own_redis.kill()
@@ -142,7 +142,7 @@ async def test_what_redis_does_not_say_is_unknown_and_not_an_error(own_redis: Em
 async def test_many_who_ask_a_paused_redis_together_hear_unknown_together(
     own_redis: EmbeddedRedis, prefix: str
 ) -> None:
-    async with connected(own_redis.endpoint.url, prefix) as connection:
+    async with connected(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as connection:
         beats = RedisBeats(connection, NoonClock())
         await beats.beat({"sess_a": NOON})
         own_redis.pause()
@@ -161,7 +161,7 @@ async def test_many_who_ask_a_paused_redis_together_hear_unknown_together(
 
 
 async def test_rows_wait_out_a_killed_redis_and_come_through(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with running_store(own_redis.endpoint.url, prefix) as store:
+    async with running_store(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as store:
         await store.write(*(row(n) for n in range(1, 11)))
         own_redis.kill()
         for number in range(11, 501):
@@ -180,7 +180,7 @@ async def test_rows_wait_out_a_killed_redis_and_come_through(own_redis: Embedded
 
 
 async def test_a_restarted_redis_is_another_incarnation(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with running_store(own_redis.endpoint.url, prefix) as store:
+    async with running_store(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as store:
         before = await store.projection.incarnation()
         assert await store.projection.incarnation() == before
         own_redis.kill()
@@ -190,7 +190,7 @@ async def test_a_restarted_redis_is_another_incarnation(own_redis: EmbeddedRedis
 
 
 async def test_rows_written_during_a_pause_are_there_after_it(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with running_store(own_redis.endpoint.url, prefix) as store:
+    async with running_store(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as store:
         await store.write(row(1))
         own_redis.pause()
         for number in range(2, 1001):
@@ -202,7 +202,7 @@ async def test_rows_written_during_a_pause_are_there_after_it(own_redis: Embedde
 
 
 async def test_a_flush_under_writes_never_gives_a_short_list(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with running_store(own_redis.endpoint.url, prefix) as store:
+    async with running_store(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as store:
         await store.write(*(row(n) for n in range(1, 101)))
         await store.connection.command("FLUSHALL")
         await store.write(*(row(n) for n in range(101, 201)))
@@ -215,7 +215,7 @@ async def test_a_flush_under_writes_never_gives_a_short_list(own_redis: Embedded
 
 
 async def test_a_full_redis_is_unavailable_and_still_answers_questions(own_redis: EmbeddedRedis, prefix: str) -> None:
-    async with running_store(own_redis.endpoint.url, prefix) as store:
+    async with running_store(own_redis.endpoint.url, prefix, limit_s=LIMIT_S) as store:
         await store.write(row(1))
         beats = RedisBeats(store.connection, NoonClock())
         await store.connection.command("CONFIG", "SET", "maxmemory", 1)

@@ -6,9 +6,9 @@ import pytest
 
 from infra.clock import SystemClock
 from infra.embedded import NatsEndpoint, RedisEndpoint
-from infra.redis_connection import RedisConnection, redis_client
 from infra.worker_beats import MAX_WORKERS, RedisWorkers
 from tests.http_rig import Rig, code_of, running_rig
+from tests.patient_redis import patient_redis
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_a_worker_is_forgotten_once_and_by_its_owner_only(rig: Rig) -> Non
 
 
 async def test_an_owner_has_a_thousand_workers_and_no_more(rig: Rig, redis_server: RedisEndpoint, prefix: str) -> None:
-    connection = RedisConnection(redis_client(redis_server.url), prefix=f"{prefix}:")
+    connection = patient_redis(redis_server.url, prefix)
     workers = RedisWorkers(connection, SystemClock())
     for number in range(MAX_WORKERS):
         await workers.beat("max", f"w{number}", None)
