@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from cli.api import ApiKey, JsonObject, Url, connect, segment
-from cli.failures import Misused
+from cli.failures import Failure, Misused
 from cli.inbox import AgentRef
 from cli.output import AsJson, print_json, print_table
 
-app = typer.Typer(help="Agents: create, list, show, update, delete.", no_args_is_help=True)
+app = typer.Typer(help="Agents: create, list, show, try, update, delete.", no_args_is_help=True)
 
 
 class Channel(StrEnum):
@@ -117,6 +117,29 @@ def show(agent: AgentRef, as_json: AsJson = False, url: Url = None, api_key: Api
     """
     with connect(url, api_key) as api:
         _print(api.get(f"/v1/agents/{segment(agent)}"), as_json)
+
+
+@app.command()
+def echo(
+    agent: AgentRef,
+    timeout_s: Annotated[float, typer.Option(min=0.1, max=30, help="How long to wait for the answer.")] = 5,
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Try whether pushes reach an agent's live sessions; the exit code says it too.
+
+    Example: postroom agents echo cue-mac-app@max
+    """
+    with connect(url, api_key) as api:
+        found = api.post(f"/v1/agents/{segment(agent)}/echo", {"timeout_s": timeout_s}, wait_s=timeout_s)
+    if as_json:
+        print_json(found)
+    elif found["reached"]:
+        print(f"reached within {found['round_trip_ms']:.0f} ms")
+    if not found["reached"]:
+        sessions = f"attached sessions that answer echoes: {found['echoing']}"
+        raise Failure(f"not reached within {found['timeout_s']:g} s; {sessions}")
 
 
 @app.command()

@@ -35,6 +35,8 @@ ApiKey = Annotated[
 CONNECT_TIMEOUT_S: Final = 3.0
 ANSWER_TIMEOUT_S: Final = 15.0
 """On top of what the gateway was asked to wait."""
+SILENCE_S: Final = 40.0
+"""A stream says something every 15 s, if only that it lives: twice unheard, and it does not."""
 
 
 class Api:
@@ -46,6 +48,7 @@ class Api:
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         self.url = url.rstrip("/")
+        self.key = key
         self.has_key = key is not None
         try:
             self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
@@ -62,6 +65,21 @@ class Api:
     def post(self, path: str, body: JsonObject | None = None, *, wait_s: float = 0, **more: Any) -> JsonObject:
         return self.call("POST", path, body=body, wait_s=wait_s, **more)
 
+    @contextmanager
+    def stream(self, path: str, *, query: JsonObject, last_event_id: str = "") -> Iterator[Iterator[bytes]]:
+        """A stream of server-sent events, as its bytes come. One that is silent for too long is `Unreachable`."""
+        import httpx
+
+        present = {name: value for name, value in query.items() if value is not None}
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S)
+        with self._failures():
+            with self._client.stream("GET", path, params=present, headers=headers, timeout=timeout) as response:
+                if response.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
+                    read_answer(response.status_code, response.read())
+                    raise Failure("the answer is no stream; is this the address of a postroom gateway?")
+                yield response.iter_bytes()
+
     def call(
         self,
         method: str,
@@ -77,15 +95,23 @@ class Api:
 
         present = {name: value for name, value in (query or {}).items() if value is not None}
         timeout = httpx.Timeout(wait_s + ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        try:
+        with self._failures():
             response = self._client.request(
                 method, path, json=body, params=present, headers=headers or {}, timeout=timeout
             )
+        return read_answer(response.status_code, response.content)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """The client library's errors as ours."""
+        import httpx
+
+        try:
+            yield
         except httpx.ConnectError:
             raise Unreachable(f"no server answers at {self.url}; start one with `postroom up`") from None
         except (httpx.TransportError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise Unreachable(f"no answer from {self.url}: {type(error).__name__}") from None
-        return read_answer(response.status_code, response.content)
 
 
 @contextmanager

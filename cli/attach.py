@@ -139,6 +139,7 @@ class _Conversation:
             return
         if isinstance(answer, Delivery):
             print_line({"event": "delivery", "execution_id": execution_id, "message": answer.message})
+            self._folder.in_context(execution_id)
         else:
             print_line(
                 {"event": "refusal", "execution_id": execution_id, "code": answer.code, "message": answer.message}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 DEFAULT_DURATION_S: Final = 2.0
 QUICK_DURATION_S: Final = 0.4
 ROUNDS: Final = 3
+DEFAULT_STORED: Final = 100_000
+QUICK_STORED: Final = 5_000
+DEFAULT_REDRIVEN: Final = 10_000
+QUICK_REDRIVEN: Final = 200
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,6 +30,13 @@ Rounds = Annotated[int, typer.Option(min=1, max=20, help="How often each side is
 Duration = Annotated[float | None, typer.Option(min=0.1, max=60, help="How long each measurement of a round lasts.")]
 OfferedRate = Annotated[int, typer.Option(min=1, max=20_000, help="The rate at which answers are timed.")]
 LagRate = Annotated[int, typer.Option(min=1, max=20_000, help="The rate at which the lists' lag is timed.")]
+Stored = Annotated[
+    int | None,
+    typer.Option(min=1_000, max=1_000_000, help="How many messages lie in the longer of the polled inboxes."),
+]
+Redriven = Annotated[
+    int | None, typer.Option(min=50, max=100_000, help="How many dead letters are redriven beside live sends.")
+]
 Only = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Only measurements whose names begin so; may be repeated.")
 ]
@@ -41,11 +52,13 @@ Prefix = Annotated[str, typer.Option(help="The prefix of the installation's stre
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Half a minute: shows that all works, not how fast.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute: shows that all works, not how fast.")] = False,
     rounds: Rounds = ROUNDS,
     duration_s: Duration = None,
     offered_per_s: OfferedRate = 1000,
     lag_per_s: LagRate = 1000,
+    stored: Stored = None,
+    redriven: Redriven = None,
     only: Only = None,
     out: Out = None,
     ready_file: ReadyFile = None,
@@ -65,6 +78,8 @@ def bench(
         rounds=rounds,
         offered_per_s=offered_per_s,
         lag_per_s=lag_per_s,
+        stored=stored or (QUICK_STORED if quick else DEFAULT_STORED),
+        redriven=redriven or (QUICK_REDRIVEN if quick else DEFAULT_REDRIVEN),
         prefix=prefix,
         only=tuple(only or ()),
         ready_file=ready_file,

@@ -31,12 +31,13 @@ def message_lines(view: View) -> "Iterator[RenderableType]":
 
     yield _header(view)
     yield Text(_standing(view))
+    yield from map(Text, _context(view))
     if plan := _plan_of_events(view.get("events") or []):
         yield Text(f"plan  {_plan(plan)}")
     yield trace_table(view.get("trace") or [])
     yield Text()
     yield from _history(view)
-    yield Text(f"ended  {_ending(view)}" if view["terminal"] else f"open  until {view.get('deadline_at')}")
+    yield Text(f"ended  {_ending(view)}" if view["terminal"] else f"open  {_waiting(view)}")
 
 
 def route_lines(view: View) -> "Iterator[RenderableType]":
@@ -76,6 +77,31 @@ def _standing(view: View) -> str:
     went = view.get("effective_delivery_mode") or "nowhere"
     route = f" · route {view['delivery_route']}" if view.get("delivery_route") else ""
     return f"{view['execution_id']} · asked {_wish(view)} · went {went}{route} · {view['state']} ({view['reason']})"
+
+
+def _context(view: View) -> Iterator[str]:
+    """Who sent it and what led to it, as far as there is anything to say."""
+    facts = [_sender(view.get("from") or {})]
+    if view.get("reply_to"):
+        facts.append(f"answers {view['reply_to']}, hop {view['hop']}")
+    if view.get("auto_reply"):
+        facts.append("an automatic reply")
+    if view.get("priority_downgraded"):
+        facts.append(f"priority {view['priority']}, lowered")
+    if told := " · ".join(filter(None, facts)):
+        yield told
+    if view.get("chain"):
+        yield f"chain  {' → '.join(view['chain'])}"
+
+
+def _sender(sender: View) -> str:
+    name = sender.get("slug") or sender.get("agent_id")
+    return f"from {name}@{sender['owner']}" if name else ""
+
+
+def _waiting(view: View) -> str:
+    until = f"until {view.get('deadline_at')}"
+    return f"{until} · next attempt at {view['retry_at']}" if view.get("retry_at") else until
 
 
 def _wish(view: View) -> str:
@@ -126,6 +152,8 @@ def _fact(value: Any) -> str:
 def _ending(view: View) -> str:
     outcome = view.get("outcome")
     ended = f"{view['state']} ({view['reason']}) after {_duration_s(view):.3f} s"
+    if discarded := view.get("discarded"):
+        return f"{ended} · discarded: {one_line(discarded['reason'])}"
     if outcome is None:
         return ended
     said = "success" if outcome["success"] else f"failure: {one_line(outcome.get('error'))}"

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import agents, keys
+from cli import agents, cues, dead_letters, keys, redrives, webhooks
 from cli.attach import attach
 from cli.audit import audit
 from cli.checks import PASS_THROUGH, lint, test
@@ -44,8 +44,13 @@ app.command(rich_help_panel=MESSAGES)(route)
 app.command(rich_help_panel=MESSAGES)(inbox)
 app.command(rich_help_panel=MESSAGES)(listen)
 app.command(rich_help_panel=MESSAGES)(attach)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=MESSAGES)
+app.command(rich_help_panel=MESSAGES)(dead_letters.redrive)
+app.add_typer(redrives.app, name="redrives", rich_help_panel=MESSAGES)
 app.add_typer(agents.app, name="agents", rich_help_panel=AGENTS)
+app.add_typer(cues.app, name="cues", rich_help_panel=AGENTS)
 app.add_typer(keys.app, name="keys", rich_help_panel=AGENTS)
+app.add_typer(webhooks.app, name="webhook", rich_help_panel=AGENTS)
 app.command(rich_help_panel=LOOK)(explain)
 app.command(rich_help_panel=LOOK)(tail)
 app.command(rich_help_panel=LOOK)(smoke)

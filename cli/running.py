@@ -163,6 +163,7 @@ class Running:
             redis_url=installation.redis.endpoint.url,
             monitor_state_dir=str(self._monitor_state_dir) if self._options.demo else None,
             pid=os.getpid(),
+            nats_edge_url=installation.nats.endpoint.edge_url,
         )
 
     def _invite(self, installation: Installation) -> None:

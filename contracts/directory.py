@@ -3,9 +3,13 @@
     owner.<owner>            Owner           key.<key id>             ApiKey
     keys.<owner>.<key id>    KeyEntry
     agent.<12 characters>    Agent           slug.<owner>.<slug>      SlugEntry
+    gone.<owner>.<12 characters>  SlugEntry of a deleted agent
     live.<12 characters>     LiveSessions    secret.<name>            ServerSecret
     subs.<12 characters>     Subscriptions   mark.<subscription id>   SubscriptionMark
     grant.<from>.<to>        Grant           email.<sha-256, hex>     EmailEntry
+    cue.<ulid>, cues.<owner>.<ulid>, cuename.<owner>.<sha-256, hex>: see `contracts/cues.py`
+    redrive.<owner>.<ulid>   Redrive         redrun.<ulid>            RedriveRun
+    redrives                 OpenRedrives
 
 Keys are built from ids and slugs whose grammar allows no dot, wildcard or space. A slug is unique within its owner
 because its key is created, never overwritten.
@@ -15,7 +19,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from contracts.cues import Cue, CueEntry, CueName
 from contracts.records import Agent, ApiKey, LiveSession
+from contracts.redrives import OpenRedrives, Redrive, RedriveRun
 from contracts.subscriptions import SubscriptionMark, Subscriptions
 
 PUSH_NONCES: Final = "push-nonce"
@@ -87,6 +93,12 @@ DirectoryRecord = (
     | Grant
     | Subscriptions
     | SubscriptionMark
+    | Redrive
+    | RedriveRun
+    | OpenRedrives
+    | Cue
+    | CueEntry
+    | CueName
 )
 
 
@@ -112,6 +124,11 @@ def agent_key(agent_id: str) -> str:
 
 def slug_key(owner: str, slug: str) -> str:
     return f"slug.{owner}.{slug}"
+
+
+def gone_key(owner: str, agent_id: str) -> str:
+    """Where an owner's deleted agents are found; an empty id gives the beginning that all of them share."""
+    return f"gone.{owner}.{agent_id.removeprefix('agent_')}"
 
 
 def live_key(agent_id: str) -> str:

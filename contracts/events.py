@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from contracts.errors import IllegalEvent
-from contracts.records import Claim, Decision, JsonObject, Lease, Message, Outcome, Step, Trace
+from contracts.records import Claim, Decision, JsonObject, Lease, Message, Outcome, Step, Trace, WebhookAnswer
 from contracts.words import OutcomeState, Reason, State
 
 
@@ -99,6 +99,17 @@ class LeaseExtended(_Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InContext(_Event):
+    """Who holds the execution says that its turn, or its program, has taken the message.
+
+    Told once per claim and once per lease; `lease` is the lease's number, None for a claim.
+    """
+
+    lease: int | None = None
+    type: Literal["in_context"] = "in_context"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed(_Event):
     """An attempt came to nothing and another follows at `retry_at`; `detail` is the worker's, capped."""
 
@@ -108,6 +119,7 @@ class AttemptFailed(_Event):
     detail: str | None = None
     http_status: int | None = None
     latency_ms: int | None = None
+    answer: WebhookAnswer | None = None
     type: Literal["attempt_failed"] = "attempt_failed"
 
 
@@ -126,6 +138,7 @@ class OutcomeRecorded(_Event):
     outcome: Outcome
     reason: Reason = Reason.OUTCOME_REPORTED
     lease: int | None = None
+    answer: WebhookAnswer | None = None
     type: Literal["outcome_recorded"] = "outcome_recorded"
 
 
@@ -156,8 +169,17 @@ class Ended(_Event):
     detail: str | None = None
     http_status: int | None = None
     latency_ms: int | None = None
+    answer: WebhookAnswer | None = None
     trace: Trace = ()
     type: Literal["ended"] = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discarded(_Event):
+    """Somebody looked at a dead letter and wants nothing more of it; `reason` is theirs, and `by` says who."""
+
+    reason: str
+    type: Literal["discarded"] = "discarded"
 
 
 Event = (
@@ -169,12 +191,14 @@ Event = (
     | FellBack
     | Leased
     | LeaseExtended
+    | InContext
     | AttemptFailed
     | InboxMarked
     | OutcomeRecorded
     | EvidenceAdded
     | VerificationChanged
     | Ended
+    | Discarded
 )
 
 

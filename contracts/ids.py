@@ -4,6 +4,7 @@
     exec_<ulid>           its first execution; exec_<ulid>r2, exec_<ulid>r3 … the ones a redrive starts
     agent_<12 of a-z0-9>  an agent; agt_<12> is read as the same agent
     sess_<ulid>           one attach of a live session
+    redrive_<ulid>        one redrive of many dead letters
     echo_<ulid>           one question along the way pushes take; its ulid says when it was asked
 
 A message sent with an Idempotency-Key takes its ulid from (owner, key): the same request always names the same
@@ -23,6 +24,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 _ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
 MESSAGE_ID: Final = re.compile(rf"msg_({_ULID})\Z")
 EXECUTION_ID: Final = re.compile(rf"exec_({_ULID})(?:r([1-9][0-9]{{0,5}}))?\Z")
+REDRIVE_ID: Final = re.compile(rf"redrive_({_ULID})\Z")
 ECHO_ID: Final = re.compile(rf"echo_({_ULID})\Z")
 AGENT_ID: Final = re.compile(r"(?:agent|agt)_([a-z0-9]{12})\Z")
 SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")

@@ -16,6 +16,7 @@ from contracts.words import (
     OutcomeState,
     Reason,
     State,
+    StatedPresence,
     Verdict,
     VerificationMode,
     WorkStyle,
@@ -61,7 +62,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """An addressable receiver. `id` stays, `slug` may be renamed, `owner` never changes."""
+    """An addressable receiver. `id` stays, `slug` may be renamed, `owner` never changes.
+
+    `cue_id` is set on the hidden agent behind a cue: it has no name, and nobody but its cue sends to it.
+    """
 
     id: str
     owner: str
@@ -74,17 +78,32 @@ class Agent:
     claim_window_s: int = 30
     attestation: AttestationLevel = AttestationLevel.TOKEN
     status: AgentStatus = AgentStatus.ACTIVE
+    stated_presence: StatedPresence | None = None
     webhook_url: str | None = None
     webhook_secret: str | None = None
     webhook_disabled_at: datetime | None = None
+    webhook_disabled_reason: str | None = None
+    webhook_failing_since: datetime | None = None
+    webhook_old_secret: str | None = None
+    webhook_old_until: datetime | None = None
+    webhook_max_in_flight: int = 4
+    webhook_per_s: float | None = None
     external_addressable: bool = False
     metadata: JsonObject = field(default_factory=dict)
     profile: Profile = Profile()
     deleted_at: datetime | None = None
+    cue_id: str | None = None
 
     @property
     def address(self) -> str:
         return f"{self.slug}@{self.owner}"
+
+    def webhook_secrets(self, now: datetime) -> tuple[str, ...]:
+        """What signs at `now`: the secret, and during a rotation the one before it."""
+        secrets = [self.webhook_secret]
+        if self.webhook_old_until is not None and now < self.webhook_old_until:
+            secrets.append(self.webhook_old_secret)
+        return tuple(each for each in secrets if each)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,11 +141,15 @@ class LiveSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who sent a message, written by the server. `agent_id` is one of the owner's own agents, when it named one."""
+    """Who sent a message, written by the server. `agent_id` is one of the owner's own agents, when it named one.
+
+    `agent_slug` is that agent's slug when the message was sent: it may have been renamed since.
+    """
 
     owner: str
     key_id: str
     agent_id: str | None = None
+    agent_slug: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +309,19 @@ class Lease:
     leased_at: datetime
     expires_at: datetime
     fenced: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookAnswer:
+    """What a receiver did with one POST. `status` None: it did not answer, and `error`, a stable code, says why.
+
+    `response` is the beginning of what it said: 4 KiB at most, with everything unprintable escaped.
+    """
+
+    status: int | None
+    latency_ms: int
+    error: str | None = None
+    response: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

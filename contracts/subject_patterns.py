@@ -48,6 +48,7 @@ PATTERNS: Final[Mapping[str, Pattern]] = {
     "echo": Pattern(address="live.{agent}.{echo}", is_prefixed=False),
     "bg": Pattern(address="bg.{agent}.{execution}", is_prefixed=False),
     "inbox": Pattern(address="inbox.{agent}.{execution}", is_prefixed=False),
+    "webhook": Pattern(address="webhook.{agent}.{execution}", is_prefixed=False),
     "heartbeat": Pattern(address="hb.{monitor}", is_prefixed=False),
     "events": Pattern(address="ev.{owner}.{about}.{type}"),
     "directory_changed": Pattern(address="ctl.directory"),

@@ -6,6 +6,7 @@
     live.<agent>.<echo>            the question whether pushes arrive            CORE → EDGE
     bg.<agent>.<execution>
     inbox.<agent>.<execution>
+    webhook.<agent>.<execution>    a webhook is being posted: for whoever listens along
     hb.<monitor>                   a monitor's heartbeats                        EDGE → CORE
     ev.<owner>.<agent>.<type>      EVENTS: what owners are told                  CORE, JetStream
     ctl.directory                  "this directory key changed"                  CORE

@@ -41,10 +41,26 @@ class Subscriptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Posting:
+    """One attempt to post events to a subscriber: from which to which, and what came of it.
+
+    `status` None: it did not answer, and `error` says why. `response` is the beginning of a refusal.
+    """
+
+    at: datetime
+    first_seq: int
+    last_seq: int
+    status: int | None
+    latency_ms: int
+    error: str | None = None
+    response: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionMark:
     """How far a subscription has got, what went wrong since, and who posts for it until when.
 
-    `dispatched_seq` and `acked_seq` are sequences of the event log; None before the first.
+    `dispatched_seq` and `acked_seq` are sequences of the event log; None before the first. `postings` are the last few.
     """
 
     dispatched_seq: int | None = None
@@ -55,6 +71,7 @@ class SubscriptionMark:
     paused_until: datetime | None = None
     holder: str | None = None
     held_until: datetime | None = None
+    postings: tuple[Posting, ...] = ()
 
 
 def subscriptions_key(agent_id: str) -> str:

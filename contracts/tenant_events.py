@@ -1,7 +1,7 @@
 """What an owner is told: the events of its log, as records, and the closed set of their types.
 
-A record has the attributes of CloudEvents 1.0. Those about messages are derived from the ledger; those about agents,
-sessions, keys and subscriptions are written by whoever made the change.
+A record has the attributes of CloudEvents 1.0. Those about messages are derived from the ledger, digests from the log
+itself; those about agents, sessions, keys, subscriptions and guards are written by whoever made the change.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,14 @@ class EventType(Word):
     MESSAGE_REPLAYED = "message.replayed"
     MESSAGE_DELIVERED = "message.delivered"
     MESSAGE_READ = "message.read"
+    MESSAGE_DIGEST = "message.digest"
+    MESSAGE_DEAD_LETTERED = "message.dead_lettered"
+    MESSAGE_DISCARDED = "message.discarded"
     EXECUTION_OFFERED = "execution.offered"
     EXECUTION_CLAIMED = "execution.claimed"
     EXECUTION_FELL_BACK = "execution.fell_back"
     EXECUTION_LEASED = "execution.leased"
+    EXECUTION_IN_CONTEXT = "execution.in_context"
     EXECUTION_ATTEMPT_FAILED = "execution.attempt_failed"
     EXECUTION_OUTCOME = "execution.outcome"
     EXECUTION_OUTCOME_CHANGED = "execution.outcome_changed"
@@ -39,6 +43,12 @@ class EventType(Word):
     SUBSCRIPTION_CREATED = "subscription.created"
     SUBSCRIPTION_DELETED = "subscription.deleted"
     SUBSCRIPTION_PAUSED = "subscription.paused"
+    GUARD_TRIPPED = "guard.tripped"
+    CUE_FIRED = "cue.fired"
+    CUE_MISSED = "cue.missed"
+    CUE_FAILED = "cue.failed"
+    WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_ENABLED = "webhook.enabled"
 
 
 DERIVED_FAMILIES: Final = ("message", "execution")
@@ -99,7 +109,10 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Whose events: an owner's, on request those that concern one agent, on request of one type."""
+    """Whose events: an owner's, on request those that concern one agent, on request of one type or family.
+
+    A family is `message.*`: every type that begins so.
+    """
 
     owner: str
     agent_id: str | None = None

@@ -86,6 +86,7 @@ class State(Word):
     OUTCOME_MISSING = "outcome_missing"
     REJECTED = "rejected"
     DEAD_LETTER = "dead_letter"
+    DISCARDED = "discarded"
 
 
 OPEN_STATES: Final = frozenset(
@@ -103,6 +104,23 @@ OPEN_STATES: Final = frozenset(
 )
 INBOX_STATES: Final = frozenset({State.IN_INBOX, State.INBOX_DELIVERED, State.INBOX_READ})
 TERMINAL_STATES: Final = frozenset(State) - OPEN_STATES
+DEAD_LETTER_STATES: Final = frozenset(
+    {
+        State.LIVE_UNCLAIMED_NO_FALLBACK,
+        State.LIVE_UNCLAIMED_STALE_HEARTBEAT,
+        State.LIVE_UNCLAIMED_NO_SESSION,
+        State.BG_EXHAUSTED,
+        State.WEBHOOK_EXHAUSTED,
+        State.EXPIRED_UNREAD,
+        State.EXPIRED,
+        State.OUTCOME_MISSING,
+        State.REJECTED,
+        State.DEAD_LETTER,
+    }
+)
+"""Ends at which we gave up: the receiver never had the message, or nobody knows what came of it."""
+SETTLED_STATES: Final = frozenset({State.DELIVERED, State.CANCELLED, State.DISCARDED})
+"""Ends somebody meant: the receiver answered, be it with a failure; the sender or an operator said that it is over."""
 
 
 class Verdict(Word):
@@ -164,6 +182,7 @@ class Reason(Word):
     LEASE_EXPIRED = "lease_expired"
     ATTEMPT_FAILED = "attempt_failed"
     RECEIVER_GONE = "receiver_gone"
+    RECEIVER_FAILING = "receiver_failing"
 
     UNREACHABLE = "unreachable"
     ECHO_MISSING = "echo_missing"
@@ -175,6 +194,8 @@ class Reason(Word):
     PAIR_BUDGET_EXHAUSTED = "pair_budget_exhausted"
     THREAD_BUDGET_EXHAUSTED = "thread_budget_exhausted"
     BUDGET_UNKNOWN = "budget_unknown"
+
+    DISCARDED_BY_RECEIVER = "discarded_by_receiver"
 
 
 class AttestationLevel(Word):
@@ -209,6 +230,14 @@ class WorkStyle(Word):
 
     SYNC = "sync"
     ASYNC = "async"
+
+
+class StatedPresence(Word):
+    """What somebody said of an agent's presence. Nothing is routed by it: that is what heartbeats are for."""
+
+    ONLINE = "online"
+    AWAY = "away"
+    OFFLINE = "offline"
 
 
 class AgentStatus(Word):

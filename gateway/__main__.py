@@ -12,20 +12,25 @@ from pathlib import Path
 
 import anyio
 import uvicorn
+from anyio.abc import TaskGroup
 from fastapi import FastAPI
 from pydantic_core import to_json
 
+from contracts.clock import Clock
 from contracts.directory import PUSH_NONCES
 from contracts.subjects import Names
 from gateway.app import create_app
 from gateway.auth import authorize
 from gateway.directory import ensure_admin_key, fresh_key_text
+from gateway.echoes import EchoSettings
 from gateway.http_protocol import BoundedHttp
 from gateway.limits import LimitSettings
 from gateway.metrics import Metrics, TimedLedger
 from gateway.parts import Parts, Rooms
 from gateway.peer_errors import PeerErrors
+from gateway.shared_events import SharedEvents
 from infra.address_wall import check_url
+from infra.background import beside
 from infra.beats import RedisBeats
 from infra.clock import SystemClock, SystemIds
 from infra.connections import Connections, connections
@@ -36,13 +41,16 @@ from infra.high_priorities import RedisHighPriorities
 from infra.nats_connection import Broker
 from infra.program import run_program, spare_the_collector
 from infra.projection import RedisProjection
+from infra.projection_metrics import ProjectionMetrics
 from infra.pushes import BrokerAnnouncer, BrokerEchoes, BrokerPushes
 from infra.queries import RedisQueries
 from infra.rate_limits import RedisRateLimits
 from infra.redis_connection import RedisConnection
+from infra.redrive_store import ProjectedDeadLetters
 from infra.server_secret import server_secret
 from infra.settings import GatewaySettings
 from infra.watch import BrokerWatch
+from infra.webhook_client import AiohttpSender
 from infra.worker_beats import RedisWorkers
 from router.guards import GuardLimits
 from router.service import Neighbours, Policy, Service
@@ -76,22 +84,30 @@ class NeighbourProbe:
 
 
 @asynccontextmanager
-async def build(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+async def build(settings: GatewaySettings, clock: Clock | None = None) -> AsyncIterator[Gateway]:
     """Connect to the neighbours, check them, and put the gateway together; at the end everything is closed.
 
     Raises `Unavailable` when a neighbour cannot be reached, `UnsafeBroker` when it keeps less than we promise.
     """
-    async with connections(settings, "postroom-gateway") as have:
-        parts = await _parts(settings, have)
+    clock, loopback = clock or SystemClock(), settings.webhook_allow_loopback
+    async with (
+        connections(settings, "postroom-gateway") as have,
+        AiohttpSender(clock, allow_http=loopback, allow_loopback=loopback) as door,
+        beside() as background,
+    ):
+        parts = await _parts(settings, have, clock, door, background)
         await _bootstrap(settings, parts)
         yield Gateway(
             app=create_app(parts), parts=parts, broker=have.broker, names=have.names, projection=have.projection
         )
 
 
-async def _parts(settings: GatewaySettings, have: Connections) -> Parts:
-    clock, ids = SystemClock(), SystemIds()
+async def _parts(
+    settings: GatewaySettings, have: Connections, clock: Clock, door: AiohttpSender, background: TaskGroup
+) -> Parts:
+    ids = SystemIds()
     beats, metrics, guards = RedisBeats(have.redis, clock), Metrics(), RedisGuards(have.redis)
+    metrics.registry.register(ProjectionMetrics(have.projection))
     neighbours = Neighbours(
         ledger=TimedLedger(have.ledger, metrics),
         pushes=BrokerPushes(have.broker),
@@ -108,27 +124,33 @@ async def _parts(settings: GatewaySettings, have: Connections) -> Parts:
         outcome_deadline=timedelta(seconds=settings.outcome_deadline_s),
         bg_max_attempts=settings.max_attempts_bg,
         guards=guard_limits(settings),
+        echo_bound_s=settings.echo_timeout_s,
     )
     secret = await server_secret(have.directory, PUSH_NONCES, ids)
+    queries = RedisQueries(have.redis, have.projection)
     loopback = settings.webhook_allow_loopback
     return Parts(
         clock=clock,
         ids=ids,
         store=have.directory,
         service=Service(neighbours, nonce_secret=secret, policy=policy),
-        queries=RedisQueries(have.redis, have.projection),
+        queries=queries,
+        dead_letters=ProjectedDeadLetters(queries),
         beats=beats,
         workers=RedisWorkers(have.redis, clock),
         watch=BrokerWatch(have.broker, have.names),
         announcer=BrokerAnnouncer(have.broker, have.names),
-        events=EventStream(have.broker, have.names),
+        events=SharedEvents(EventStream(have.broker, have.names), background),
         echo_pushes=BrokerEchoes(have.broker),
         high_priorities=RedisHighPriorities(have.redis),
         guard_book=guards,
         rate_limits=RedisRateLimits(have.redis),
         limits=limit_settings(settings),
+        echo_settings=EchoSettings(every_s=settings.echo_every_s, bound_s=settings.echo_timeout_s),
         probe=NeighbourProbe(have.broker, have.redis),
         check_url=partial(check_url, allow_http=loopback, allow_loopback=loopback),
+        webhook_door=door,
+        webhook_secret_readable=settings.webhook_secret_readable,
         open_registration=settings.open_registration,
         metrics=metrics,
     )
@@ -151,11 +173,12 @@ def guard_limits(settings: GatewaySettings) -> GuardLimits:
 def limit_settings(settings: GatewaySettings) -> LimitSettings:
     """The limits' part of the settings."""
     if settings.rate_limits == "off":
-        return LimitSettings(per_key_per_s=0, failures_per_min=0)
+        return LimitSettings(per_key_per_s=0, failures_per_min=0, lookups_per_min=0)
     return LimitSettings(
         per_key_per_s=settings.rate_limit_per_key_per_s,
         burst_s=settings.rate_limit_burst_s,
         failures_per_min=settings.rate_limit_failures_per_min,
+        lookups_per_min=settings.rate_limit_lookups_per_min,
     )
 
 

@@ -25,17 +25,17 @@ class Accounts:
         self._clock = clock
         self._ids = ids
 
-    async def register(self, email: str) -> tuple[str, str]:
-        """The new owner and its key. Raises `Conflict` (`duplicate_email`)."""
+    async def register(self, email: str) -> tuple[ApiKey, str]:
+        """The key of the new owner, and its text. Raises `Conflict` (`duplicate_email`)."""
         key = new_key(self._ids.secret(KEY_BYTES))
-        owner = await decided(lambda: self._register(email.lower(), key.key_id, key.secret_sha256))
-        return owner, key.text
+        record = await decided(lambda: self._register(email.lower(), key.key_id, key.secret_sha256))
+        return record, key.text
 
     async def email_of(self, owner: str) -> str | None:
         found = await self._store.get(owner_key(owner), Owner)
         return found.record.email if found else None
 
-    async def _register(self, email: str, key_id: str, secret_sha256: str) -> str:
+    async def _register(self, email: str, key_id: str, secret_sha256: str) -> ApiKey:
         email_at = email_key(hashlib.sha256(email.encode()).hexdigest())
         if await self._store.get(email_at, EmailEntry, fresh=True):
             raise Conflict("duplicate_email", "This address is registered.", field="email")
@@ -48,7 +48,7 @@ class Accounts:
                 *key_writes(record),
             ]
         )
-        return owner
+        return record
 
     async def _free_name(self, email: str) -> str:
         name = slug_of(email.partition("@")[0], otherwise="user")

@@ -60,14 +60,34 @@ class AgentSearches:
         self._clock = clock
 
     async def page(
-        self, owner: str, search: AgentSearch, *, after: str, limit: int
+        self, owner: str, search: AgentSearch, *, after: str, limit: int, with_deleted: bool = False
     ) -> tuple[Sequence[Agent], str | None]:
-        """The agents of `owner` that fit, by slug, and the slug to go on after; there may be none and yet more."""
+        """The agents of `owner` that fit, by slug, and the slug to go on after; there may be none and yet more.
+
+        The deleted ones are behind all others, on the last page.
+        """
         agents, more = await self._agents.of_owner(owner, after=after, limit=limit if search.is_empty else SCAN_LIMIT)
         fitting: Sequence[Agent] = [agent for agent in agents if search.fits(agent)]
         if search.asks_presence:
             fitting = await self._in_status(fitting, search.status)
-        return fitting[:limit], fitting[limit - 1].slug if len(fitting) > limit else more
+        last = fitting[limit - 1].slug if len(fitting) > limit else more
+        if with_deleted and last is None:
+            fitting = [*fitting, *await self._deleted(owner, search)]
+        return fitting[:limit], last
+
+    async def total(
+        self, owner: str, search: AgentSearch, found: int, *, is_whole: bool, with_deleted: bool = False
+    ) -> int | None:
+        """How many fit; None where only looking at each of them would tell. `found`: on pages that leave out none."""
+        if not search.is_empty:
+            return found if is_whole else None
+        return await self._agents.count(owner) + (len(await self._deleted(owner, search)) if with_deleted else 0)
+
+    async def _deleted(self, owner: str, search: AgentSearch) -> Sequence[Agent]:
+        """Nobody has heard of a deleted agent lately, so none is in any derived status."""
+        if search.asks_presence:
+            return ()
+        return [agent for agent in await self._agents.deleted(owner) if search.fits(agent)]
 
     async def _in_status(self, agents: Sequence[Agent], status: str | None) -> Sequence[Agent]:
         signs, now = await self._rosters.signs_of(agents), self._clock.now()

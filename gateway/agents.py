@@ -4,13 +4,13 @@ import base64
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from contracts.clock import Clock, Ids
-from contracts.directory import LiveSessions, SlugEntry, agent_key, live_key, slug_key
+from contracts.directory import LiveSessions, SlugEntry, agent_key, gone_key, live_key, slug_key
 from contracts.errors import Conflict, Invalid
 from contracts.records import Agent, Principal
-from contracts.words import AgentStatus, AttestationLevel, Channel
+from contracts.words import AgentStatus, AttestationLevel, Channel, StatedPresence
 from gateway.accounts import slug_of
 from gateway.address import RESERVED_SLUGS, Address, parse_address, refuse_reserved
 from gateway.auth import require
@@ -20,6 +20,9 @@ from gateway.problems import agent_not_found
 from gateway.schemas_agents import AgentChange, NewAgent
 
 CheckUrl = Callable[[str], None]
+MAX_DELETED_SHOWN: Final = 500
+_STATED: Final = frozenset(each.value for each in StatedPresence)
+NO_OLD_SECRET: Final[dict[str, Any]] = {"webhook_old_secret": None, "webhook_old_until": None}
 
 
 class Agents:
@@ -70,6 +73,13 @@ class Agents:
     async def count(self, owner: str) -> int:
         return len(await self._slugs(owner))
 
+    async def deleted(self, owner: str) -> list[Agent]:
+        """An owner's deleted agents, the last one first: of `MAX_DELETED_SHOWN` of them at most."""
+        prefix = gone_key(owner, "")
+        names = [key.removeprefix(prefix) for key in await self._store.keys(f"{prefix}*")][:MAX_DELETED_SHOWN]
+        found = [await self._store.get(agent_key(name), Agent) for name in names]
+        return sorted((each.record for each in found if each), key=lambda agent: agent.updated_at, reverse=True)
+
     async def _slugs(self, owner: str) -> list[str]:
         prefix = slug_key(owner, "")
         return [key.removeprefix(prefix) for key in await self._store.keys(f"{prefix}*")]
@@ -111,10 +121,13 @@ class Agents:
     async def _delete(self, address: Address, principal: Principal) -> Agent:
         found = await self._current(address, principal, "agent.delete")
         now = self._clock.now()
-        gone = replace(found.record, deleted_at=now, updated_at=now, webhook_url=None, webhook_secret=None)
+        gone = replace(
+            found.record, deleted_at=now, updated_at=now, webhook_url=None, webhook_secret=None, **NO_OLD_SECRET
+        )
         writes = [
             Write(key=agent_key(gone.id), record=gone, expected_seq=found.seq),
             await self._slug_removal(found.record),
+            Write(key=gone_key(gone.owner, gone.id), record=SlugEntry(agent_id=gone.id), expected_seq=0),
         ]
         live = await self._store.get(live_key(gone.id), LiveSessions, fresh=True)
         if live is not None:
@@ -126,7 +139,8 @@ class Agents:
         found = await self._current(address, principal, "agent.update")
         if found.record.webhook_url is None:
             raise Conflict("no_webhook_url", "This agent has no webhook URL.")
-        renewed = replace(found.record, webhook_secret=self._new_secret(), updated_at=self._clock.now())
+        secret, now = self._new_secret(), self._clock.now()
+        renewed = replace(found.record, webhook_secret=secret, updated_at=now, **NO_OLD_SECRET)
         await self._store.transact([Write(key=agent_key(renewed.id), record=renewed, expected_seq=found.seq)])
         return renewed
 
@@ -159,7 +173,7 @@ class Agents:
             slug=slug,
             created_at=now,
             updated_at=now,
-            delivery_capabilities=tuple(map(Channel, new.delivery_capabilities)),
+            delivery_capabilities=new.channels,
             preferred_contact=Channel(new.preferred_contact) if new.preferred_contact else None,
             heartbeat_age_sec=new.heartbeat_age_sec,
             claim_window_s=new.claim_window_s,
@@ -172,7 +186,7 @@ class Agents:
         return self._with_webhook(_checked(agent), new.webhook_url)
 
     def _changed(self, agent: Agent, change: AgentChange, now: datetime) -> Agent:
-        fields = {name: _as_record(name, getattr(change, name)) for name in change.model_fields_set}
+        fields = _fields_of(change)
         has_url, url = "webhook_url" in fields, fields.pop("webhook_url", None)
         if name := fields.pop("display_name", None):
             fields["profile"] = replace(fields.get("profile", agent.profile), display_name=name)
@@ -181,17 +195,30 @@ class Agents:
 
     def _with_webhook(self, agent: Agent, url: str | None) -> Agent:
         if url is None:
-            return replace(agent, webhook_url=None, webhook_secret=None, webhook_disabled_at=None)
+            return replace(enabled(agent), webhook_url=None, webhook_secret=None, **NO_OLD_SECRET)
         try:
             self._check_url(url)
         except Invalid as error:
             facts = {**error.facts, "field": "webhook_url"}
             raise Invalid(error.code, error.message, **facts) from None
         secret = agent.webhook_secret or self._new_secret()
-        return replace(agent, webhook_url=url, webhook_secret=secret, webhook_disabled_at=None)
+        return replace(enabled(agent), webhook_url=url, webhook_secret=secret)
 
     def _new_secret(self) -> str:
         return f"whsec_{base64.b64encode(self._ids.secret(32)).decode()}"
+
+
+def enabled(agent: Agent) -> Agent:
+    """With another URL, the same one set anew, or because its owner says so: nothing is held against its receiver."""
+    return replace(agent, webhook_disabled_at=None, webhook_disabled_reason=None, webhook_failing_since=None)
+
+
+def _fields_of(change: AgentChange) -> dict[str, Any]:
+    """What is to change, by the names of the records."""
+    fields = {name: _as_record(name, getattr(change, name)) for name in change.model_fields_set}
+    if isinstance(fields.get("status"), StatedPresence):
+        fields["stated_presence"] = fields.pop("status")
+    return fields
 
 
 def _as_record(name: str, value: Any) -> Any:
@@ -204,7 +231,9 @@ def _as_record(name: str, value: Any) -> Any:
         case "attestation":
             return AttestationLevel(value)
         case "status":
-            return AgentStatus(value)
+            return StatedPresence(value) if value in _STATED else AgentStatus(value)
+        case "stated_presence":
+            return StatedPresence(value) if value else None
         case "profile":
             return value.profile()
         case _:

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.endpoints import (
     account,
     agents,
+    cues,
+    dead_letters,
     events,
     evidence,
     executions,
@@ -28,6 +30,7 @@ from gateway.endpoints import (
     roster,
     subscriptions,
     threads,
+    webhooks,
     well_known,
     workers,
 )
@@ -35,6 +38,9 @@ from gateway.endpoints.messages import SendMessage
 from gateway.middleware import Edge, RequestIds
 from gateway.openapi import document_of
 from gateway.parts import Parts, Rooms
+from gateway.peer_door import at_the_root
+from gateway.peer_errors import THEIR_CODES, respelling
+from gateway.peer_views import is_peers_client
 from gateway.problems import refusal_of, routing_problem
 
 VERSION: Final = "0.1.0"
@@ -44,6 +50,8 @@ NOUNS: Final = (
     inbox,
     executions,
     evidence,
+    dead_letters,
+    cues,
     workers,
     live_sessions,
     roster,
@@ -51,6 +59,7 @@ NOUNS: Final = (
     events,
     subscriptions,
     inbox_stream,
+    webhooks,
     grants,
     guards,
     account,
@@ -70,6 +79,9 @@ class FrontDoor(FastAPI):
     fast_lane: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = at_the_root(scope)
+            send = respelling(send, THEIR_CODES) if is_peers_client(scope["headers"]) else send
         if scope["type"] == "http" and scope["path"] == SendMessage.path and scope["method"] == "POST":
             await self.fast_lane(scope, receive, send)
         else:

@@ -49,6 +49,7 @@ _CHANNELS: Final[Mapping[str, _Channel]] = {
     "echo": _Channel(message="Echo", summary="Do pushes arrive? Answered over HTTPS.", accounts="CORE, EDGE"),
     "bg": _Channel(message="Envelope", summary="Background work waits for its host.", accounts="CORE, EDGE"),
     "inbox": _Channel(message="Envelope", summary="A message is in the agent's inbox.", accounts="CORE, EDGE"),
+    "webhook": _Channel(message="Envelope", summary="A webhook is being posted.", accounts="CORE, EDGE"),
     "heartbeat": _Channel(message="Heartbeat", summary="A monitor lives.", action="receive", accounts="EDGE, CORE"),
     "events": _Channel(message="TenantEvent", summary="What an owner is told, as CloudEvents; stored in EVENTS."),
     "directory_changed": _Channel(message="DirectoryKey", summary="This key of the directory changed."),

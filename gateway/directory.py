@@ -48,9 +48,13 @@ class Directory:
         """
         return await self.resolve(parse_address(reference, field=field), principal, action=action)
 
-    async def resolve(self, address: Address, principal: Principal, *, action: str, fresh: bool = False) -> Agent:
+    async def resolve(
+        self, address: Address, principal: Principal, *, action: str, fresh: bool = False, with_deleted: bool = False
+    ) -> Agent:
         agent = await self._agent(address, principal, action, fresh=fresh)
-        if agent is None or agent.deleted_at is not None or not authorize(principal, action, agent.owner):
+        if agent is None or agent.cue_id or not authorize(principal, action, agent.owner):
+            raise agent_not_found()
+        if agent.deleted_at is not None and not with_deleted:
             raise agent_not_found()
         return agent
 

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from contracts.errors import Malformed
 from contracts.records import JsonObject
 from contracts.words import State
-from gateway.peer_executions import STATES_OF, has_evidence, status_of, task_of, triggered_by
+from gateway.peer_executions import STATES_OF, cue_id_of, has_evidence, status_of, task_of, triggered_by
 from gateway.ports import Queries, Query
 
 PAGE_ROWS: Final = 200
@@ -53,8 +53,7 @@ class Narrowing:
             and (self.until is None or _accepted_at(view) <= self.until)
             and (self.task is None or task_of(view) == self.task)
             and (self.worker_id is None or (view["lease"] or {}).get("holder") == self.worker_id)
-            # A message comes from no cue.
-            and self.cue_id is None
+            and (self.cue_id is None or cue_id_of(view) == self.cue_id)
             and (self.triggered_by is None or triggered_by(view) == self.triggered_by)
         )
 

@@ -14,6 +14,7 @@ from gateway.address import parse_address
 from gateway.conversation import NOTHING_BEFORE, Conversation, Placed
 from gateway.directory import Directory
 from gateway.grants import Grants
+from gateway.lookups import LookupBudget
 from gateway.schemas_messages import NewMessage, RouteQuestion
 from gateway.verify_echo import asks_for_echo
 from router.service import Draft
@@ -44,11 +45,20 @@ NO_HEADERS: Final = SendHeaders()
 class Intake:
     """Makes drafts. Every lookup of a plain message is answered from the directory's memory."""
 
-    def __init__(self, *, directory: Directory, grants: Grants, conversation: Conversation, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        grants: Grants,
+        conversation: Conversation,
+        clock: Clock,
+        lookups: LookupBudget,
+    ) -> None:
         self._directory = directory
         self._grants = grants
         self._conversation = conversation
         self._clock = clock
+        self._lookups = lookups
 
     async def draft(self, wanted: NewMessage, headers: SendHeaders, principal: Principal) -> Draft:
         """Raises `Invalid` for what cannot be, and `NotFound` for whom the caller cannot address."""
@@ -63,7 +73,7 @@ class Intake:
     ) -> Draft:
         if wanted.send_at is not None:
             refuse_too_far(wanted.send_at, self._clock.now())
-        recipient = await self._addressee(wanted.to, principal, "to")
+        recipient = await self.addressee(wanted.to, principal, "to")
         sender = await self._sender(headers.from_agent, principal)
         placed = NOTHING_BEFORE
         if wanted.has_context:
@@ -93,7 +103,7 @@ class Intake:
     ) -> Placed:
         answered_to = None
         if wanted.reply_to_agent is not None:
-            answered_to = (await self._addressee(wanted.reply_to_agent, principal, "reply_to_agent")).id
+            answered_to = (await self.addressee(wanted.reply_to_agent, principal, "reply_to_agent")).id
         return await self._conversation.place(
             wanted,
             sender=sender,
@@ -104,12 +114,13 @@ class Intake:
             is_sent=is_sent,
         )
 
-    async def _addressee(self, reference: str, principal: Principal, field: str) -> Agent:
-        """One's own agent; where there is none, somebody else's who granted it."""
+    async def addressee(self, reference: str, principal: Principal, field: str) -> Agent:
+        """One's own agent; where there is none, somebody else's who granted it. Raises `NotFound`."""
         address = parse_address(reference, field=field)
         try:
             return await self._directory.resolve(address, principal, action="agent.address")
         except NotFound:
+            self._lookups.admit(principal)
             return await self._grants.addressee(address, principal)
 
     async def _sender(self, reference: str | None, principal: Principal) -> Sender:
@@ -117,7 +128,7 @@ class Intake:
             return Sender(owner=principal.owner, key_id=principal.key_id)
         address = parse_address(reference, field="X-Postroom-From-Agent")
         agent = await self._directory.resolve(address, principal, action="agent.send_as")
-        return Sender(owner=agent.owner, key_id=principal.key_id, agent_id=agent.id)
+        return Sender(owner=agent.owner, key_id=principal.key_id, agent_id=agent.id, agent_slug=agent.slug)
 
     async def _sessions(self, recipient: Agent) -> tuple[LiveSession, ...]:
         if Channel.LIVE not in recipient.delivery_capabilities:

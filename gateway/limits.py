@@ -1,11 +1,7 @@
-"""How fast a key may call: tokens leased from the shared bucket, spent in memory, and told in every answer's headers.
+"""How fast a key may call: a token for every request, and what is left told in every answer's headers.
 
-    request ──▶ a token of the lease ──none left──▶ next lease, a tenth of a second's worth, from Redis
-                                                        └─ none there either ──▶ 429, and nobody asked until there is
-
-One question to Redis per lease and none per request, so all gateways together may exceed a bucket by their number times
-the lease. When Redis is away requests pass, and are counted. Requests without a valid key are limited by the address of
-the connection, in memory: what a header says of addresses is anybody's word.
+When Redis is away requests pass, and are counted. Requests without a valid key are limited by the address of the
+connection, in memory: what a header says of addresses is anybody's word. Lookups in vain have a budget of their own.
 """
 
 import ipaddress
@@ -13,25 +9,21 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import anyio
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.clock import Clock
-from contracts.errors import Rejected, TooMany, Unauthenticated, Unavailable
+from contracts.errors import NotFound, Rejected, TooMany, Unauthenticated
 from gateway.auth import Authenticator
+from gateway.lookups import NOT_FOUND, LookupBudget
 from gateway.ports import Bucket, RateLimits
+from gateway.token_leases import MAX_ACCOUNTS, Allowance, Leases, LimitMetrics
 from router.terms import GUARDED
 
-LEASE_S: Final = 0.1
-"""How much of a bucket's flow is leased at once; a tenth of a second makes ten questions to Redis a second at most."""
-LEASE_KEPT_S: Final = 1.0
-"""How long a lease may be spent: what is left of it then stays taken, so that no burst is saved up in memory."""
-MAX_ACCOUNTS: Final = 10_000
 LIMITED: Final = "/v1/"
 _STANDING: Final = "rate_limit"
 _TRIPS: Final = frozenset(reason.value for reason in GUARDED)
@@ -44,6 +36,7 @@ class LimitSettings:
     per_key_per_s: float = 0
     burst_s: int = 10
     failures_per_min: int = 600
+    lookups_per_min: int = 600
 
     @property
     def bucket(self) -> Bucket | None:
@@ -51,113 +44,12 @@ class LimitSettings:
             return None
         return Bucket(per_s=self.per_key_per_s, size=max(1, math.ceil(self.per_key_per_s * self.burst_s)))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
-    """A caller's standing after a request: as far as this process knows."""
-
-    allowed: bool
-    remaining: int
-    full_after_s: float
-    retry_after_s: float = 0
-
-
-class LimitMetrics:
-    """What the limits refuse, and what they could not check."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._trips = Counter(
-            "postroom_guard_trips_total", "Messages the guards refused.", ["reason"], registry=registry
-        )
-        self._unchecked = Counter(
-            "postroom_rate_limit_unchecked_total", "Requests let through because Redis was away.", registry=registry
-        )
-
-    def tripped(self, reason: str) -> None:
-        self._trips.labels(reason).inc()
-
-    def unchecked(self) -> None:
-        self._unchecked.inc()
-
-
-@dataclass(slots=True)
-class _Account:
-    """One key's tokens in this process."""
-
-    tokens: int = 0
-    spend_until: float = 0.0
-    none_until: float = 0.0
-    left: int = 0
-    full_at: float = 0.0
-    asking: anyio.Lock = field(default_factory=anyio.Lock)
-
-
-class Leases:
-    """Spends tokens of one kind of bucket. `timer` counts seconds, from anywhere."""
-
-    def __init__(
-        self,
-        limits: RateLimits,
-        bucket: Bucket,
-        metrics: LimitMetrics,
-        *,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.bucket = bucket
-        self._limits = limits
-        self._metrics = metrics
-        self._timer = timer
-        self._lease = max(1, int(bucket.per_s * LEASE_S))
-        self._accounts: dict[str, _Account] = {}
-
-    async def spend(self, name: str) -> Allowance | None:
-        """Spend one token of `name`; None when nobody could be asked, so that nothing is known."""
-        account = self._account(name)
-        if allowance := self._at_hand(account):
-            return allowance
-        async with account.asking:
-            # Whoever held the lock before may have brought a lease.
-            if allowance := self._at_hand(account):
-                return allowance
-            try:
-                await self._renew(name, account)
-            except Unavailable:
-                self._metrics.unchecked()
-                return None
-            return self._at_hand(account)
-
-    def _at_hand(self, account: _Account) -> Allowance | None:
-        now = self._timer()
-        if account.tokens > 0 and now < account.spend_until:
-            account.tokens -= 1
-            return self._standing(account, now, allowed=True)
-        if now < account.none_until:
-            return self._standing(account, now, allowed=False)
-        return None
-
-    async def _renew(self, name: str, account: _Account) -> None:
-        taken = await self._limits.take(name, self.bucket, self._lease)
-        now = self._timer()
-        account.tokens, account.left = taken.granted, taken.left
-        account.spend_until = now + LEASE_KEPT_S
-        account.none_until = 0.0 if taken.granted else now + max(taken.retry_after_s, 0.001)
-        account.full_at = now + taken.full_after_s
-
-    def _standing(self, account: _Account, now: float, *, allowed: bool) -> Allowance:
-        return Allowance(
-            allowed=allowed,
-            remaining=account.tokens + account.left,
-            full_after_s=max(0.0, account.full_at - now),
-            retry_after_s=0.0 if allowed else account.none_until - now,
-        )
-
-    def _account(self, name: str) -> _Account:
-        account = self._accounts.get(name)
-        if account is None:
-            if len(self._accounts) >= MAX_ACCOUNTS:
-                self._accounts.clear()
-            account = self._accounts[name] = _Account()
-        return account
+    @property
+    def lookup_bucket(self) -> Bucket | None:
+        """A minute's worth may be spent at once."""
+        if not self.lookups_per_min:
+            return None
+        return Bucket(per_s=self.lookups_per_min / 60, size=self.lookups_per_min)
 
 
 class Failures:
@@ -191,12 +83,14 @@ class Limits:
         *,
         authenticator: Authenticator,
         leases: Leases | None,
+        lookups: LookupBudget,
         failures: Failures,
         metrics: LimitMetrics,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._leases = leases
+        self._lookups = lookups
         self._failures = failures
         self._metrics = metrics
 
@@ -208,6 +102,10 @@ class Limits:
         except Unauthenticated:
             if wait := self._failures.note(address_of(scope)):
                 raise _too_many("Too many requests without a valid key.", wait) from None
+            raise
+        except NotFound as error:
+            if error.code == NOT_FOUND:
+                await self._lookups.missed(await self._authenticator.principal(scope["headers"]))
             raise
         except Rejected as error:
             if error.code in _TRIPS and "trace" in error.facts:
@@ -263,8 +161,8 @@ class LimitLayers:
         self._clock = clock
         self._metrics = LimitMetrics(registry)
         self._failures = Failures(settings.failures_per_min)
-        bucket = settings.bucket
-        self._leases = Leases(limits, bucket, self._metrics) if bucket else None
+        self._leases = self._leases_of(limits, settings.bucket)
+        self.lookups = LookupBudget(self._leases_of(limits, settings.lookup_bucket))
 
     def within(self, app: ASGIApp) -> ASGIApp:
         """The layer to put inside the edge."""
@@ -272,6 +170,7 @@ class LimitLayers:
             app,
             authenticator=self._authenticator,
             leases=self._leases,
+            lookups=self.lookups,
             failures=self._failures,
             metrics=self._metrics,
         )
@@ -279,6 +178,9 @@ class LimitLayers:
     def around(self, app: ASGIApp) -> ASGIApp:
         """The layer to put around the edge; none where nothing is limited."""
         return LimitHeaders(app, bucket=self._leases.bucket, clock=self._clock) if self._leases else app
+
+    def _leases_of(self, limits: RateLimits, bucket: Bucket | None) -> Leases | None:
+        return Leases(limits, bucket, self._metrics) if bucket else None
 
 
 def headers_of(standing: Allowance, bucket: Bucket, now: datetime) -> list[tuple[bytes, bytes]]:

@@ -24,6 +24,19 @@ SENT_STATES: Final[Mapping[str, tuple[State, ...]]] = {
     **STATES_OF,
 }
 """The states by name, and the peer's words for several of them; a word that both have has the peer's meaning."""
+INBOX_STATES: Final[Mapping[str, tuple[State, ...]]] = {
+    "queued": (State.IN_INBOX,),
+    "delivered": (State.INBOX_DELIVERED,),
+    "read": (State.INBOX_READ,),
+    "acked": STATES_OF["acked"],
+    "expired": STATES_OF["expired"],
+    "failed": STATES_OF["failed"],
+    # What CueAPI's clients may ask for as well; in an inbox nothing is ever claimed, leased or tried again.
+    "claimed": (State.CLAIMED,),
+    "delivering": (State.LEASED,),
+    "retry_ready": (State.QUEUED,),
+}
+"""The words for where a message stands in an inbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,16 @@ def read_filters(
 
 def sent_states(text: str | None) -> tuple[State, ...]:
     """The states a comma list names. Raises `Invalid` for a word there is not."""
-    named: tuple[tuple[State, ...], ...] = words(text, dict(SENT_STATES), "state")
+    return _states(text, SENT_STATES)
+
+
+def inbox_states(text: str | None) -> tuple[State, ...]:
+    """The same of an inbox."""
+    return _states(text, INBOX_STATES)
+
+
+def _states(text: str | None, known: Mapping[str, tuple[State, ...]]) -> tuple[State, ...]:
+    named: tuple[tuple[State, ...], ...] = words(text, dict(known), "state")
     return tuple(dict.fromkeys(state for states in named for state in states))
 
 

@@ -17,9 +17,10 @@ from router.service import Service
 _MAYBE_NEW: Final = b'"state":"in_inbox"'
 
 
-def page_body(name: str, views: Sequence[bytes], next_cursor: str | None) -> bytes:
-    """`{"<name>": [view …], "next_cursor": …}`."""
-    return b'{"%s":[%s],"next_cursor":%s}' % (name.encode(), b",".join(views), to_json(next_cursor))
+def page_body(name: str, views: Sequence[bytes], next_cursor: str | None, **more: int | None) -> bytes:
+    """`{"<name>": [view …], "next_cursor": …}`, and more fields behind."""
+    rest = to_json({"next_cursor": next_cursor, **more})
+    return b'{"%s":[%s],%b' % (name.encode(), b",".join(views), rest[1:])
 
 
 def spelled(views: Sequence[bytes], headers: Iterable[tuple[bytes, bytes]]) -> Sequence[bytes]:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from contracts.events import Event, History
 from contracts.records import Trace
+from router.dead_letters import death_in
 from router.ports import Ledger
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -43,7 +44,9 @@ class TimedLedger:
     async def append(self, ulid: str, event: Event, *, expected_seq: int) -> int:
         started = self._timer()
         try:
-            return await self._ledger.append(ulid, event, expected_seq=expected_seq)
+            seq = await self._ledger.append(ulid, event, expected_seq=expected_seq)
+            self._metrics.appended(event)
+            return seq
         finally:
             self._metrics.append_seconds(self._timer() - started)
 
@@ -74,8 +77,11 @@ class Metrics(Collector):
         self._gates: dict[Labels, int] = defaultdict(int)
         self._refusals: dict[Labels, int] = defaultdict(int)
         self._requests: dict[tuple[str, str, int], _Times] = defaultdict(_Times)
+        self._dead: dict[Labels, int] = defaultdict(int)
         self._append = _Times()
         self._claim = _Times()
+        self._echoes: dict[Labels, int] = defaultdict(int)
+        self._echo = _Times()
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -91,6 +97,11 @@ class Metrics(Collector):
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests[method, route, status].observe(seconds)
 
+    def appended(self, event: Event) -> None:
+        """Count it if a message became a dead letter by it."""
+        if (death := death_in(event)) is not None:
+            self._dead[death] += 1
+
     def append_seconds(self, seconds: float) -> None:
         """A hook for the ledger: how long one durable append took."""
         self._append.observe(seconds)
@@ -98,6 +109,22 @@ class Metrics(Collector):
     def claim_seconds(self, seconds: float) -> None:
         """How long a live offer waited for its claim."""
         self._claim.observe(seconds)
+
+    def echoes_asked(self, count: int) -> None:
+        self._echoes["asked",] += count
+
+    def echo_answered(self, seconds: float) -> None:
+        """An echo was answered in time, so long after it was asked."""
+        self._echoes["answered",] += 1
+        self._echo.observe(seconds)
+
+    def echoes_late(self, count: int) -> None:
+        """Echoes were answered when it said nothing any more."""
+        self._echoes["late",] += count
+
+    def echoes_overdue(self, count: int) -> None:
+        """Agents' beats found their last echo unanswered beyond its time: they are unreachable."""
+        self._echoes["overdue",] += count
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
@@ -110,6 +137,7 @@ class Metrics(Collector):
             ["gate", "channel", "verdict", "reason"],
             self._gates,
         )
+        yield _counter("postroom_dead_letters", "Messages that became dead letters.", ["state", "reason"], self._dead)
         yield _counter("postroom_refused", "Requests refused.", ["code"], self._refusals)
         requests: dict[Labels, _Times] = {
             (method, route, str(status)): each for (method, route, status), each in self._requests.items()
@@ -119,6 +147,8 @@ class Metrics(Collector):
         )
         yield _histogram("postroom_append_seconds", "Durable appends.", [], {(): self._append})
         yield _histogram("postroom_claim_seconds", "From offer to live claim.", [], {(): self._claim})
+        yield _counter("postroom_echoes", "What became of echoes along the way of pushes.", ["what"], self._echoes)
+        yield _histogram("postroom_echo_seconds", "From asking an echo to its answer.", [], {(): self._echo})
         yield GaugeMetricFamily("postroom_requests_in_flight", "Requests being answered.", self.in_flight)
 
 

@@ -1,4 +1,4 @@
-"""What the gateway tells owners of its own changes: agents, sessions, keys and subscriptions come and go."""
+"""What the gateway tells owners: agents, sessions, keys and subscriptions come and go, and guards trip."""
 
 import structlog
 
@@ -8,6 +8,8 @@ from contracts.records import Agent, ApiKey, JsonObject, LiveSession
 from contracts.subscriptions import Subscription
 from contracts.tenant_events import EventType, TenantEvent
 from gateway.ports import EventLog
+from router.explain import View
+from router.service import Draft
 
 log = structlog.get_logger()
 
@@ -39,9 +41,38 @@ class Notices:
         }
         await self._tell(kind, subscription.owner, subscription.agent_id, subscription.id, data)
 
-    async def _tell(self, kind: EventType, owner: str, agent_id: str | None, subject: str, data: JsonObject) -> None:
+    async def guard(self, draft: Draft, refusal: View) -> None:
+        """Tell the receiving and the sending owner, under the same id, what refused a message between them."""
+        recipient, sender, context = draft.recipient, draft.sender, draft.context
+        data = {
+            "gate": refusal["gate"],
+            "reason": refusal["reason"],
+            "facts": {name: value for name, value in refusal["facts"].items() if name != "opened"},
+            "recipient_owner": recipient.owner,
+            "sender_agent_id": sender.agent_id,
+            "sender_owner": sender.owner,
+            "thread_id": context.thread_id,
+            "reply_to": context.reply_to,
+        }
+        event_id = self._new_id()
+        for owner in dict.fromkeys((recipient.owner, sender.owner)):
+            subject = context.thread_id or recipient.id
+            await self._tell(EventType.GUARD_TRIPPED, owner, recipient.id, subject, data, event_id)
+
+    def _new_id(self) -> str:
+        return f"evt_{self._ids.ulid()}"
+
+    async def _tell(
+        self,
+        kind: EventType,
+        owner: str,
+        agent_id: str | None,
+        subject: str,
+        data: JsonObject,
+        event_id: str | None = None,
+    ) -> None:
         event = TenantEvent(
-            id=f"evt_{self._ids.ulid()}",
+            id=event_id or self._new_id(),
             type=kind,
             owner=owner,
             agent_id=agent_id,

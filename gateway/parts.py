@@ -13,10 +13,14 @@ from gateway.agents import Agents
 from gateway.api_keys import ApiKeys
 from gateway.auth import Authenticator
 from gateway.conversation import Conversation
+from gateway.cues import CueBook
+from gateway.dead_letters import DeadLetters
 from gateway.directory import Directory
-from gateway.echoes import Echoes
+from gateway.echo_trials import EchoTrials
+from gateway.echoes import Echoes, EchoSettings
 from gateway.grants import Grants
 from gateway.guard_desk import GuardDesk
+from gateway.guard_trips import GuardTrips
 from gateway.holds import Holds
 from gateway.intake import Intake
 from gateway.limits import LimitLayers, LimitSettings
@@ -28,44 +32,55 @@ from gateway.ports import (
     Beats,
     DirectoryStore,
     EchoPushes,
-    EventLog,
     GuardBook,
     HighPriorities,
     Probe,
     Queries,
     RateLimits,
     Watch,
+    WebhookDoor,
     Workers,
 )
+from gateway.redrives import RedriveBook
 from gateway.roster import Rosters
+from gateway.shared_events import SharedEvents
 from gateway.sse import Streams
 from gateway.subscriptions import SubscriptionBook
 from gateway.waiting import Waiting
+from gateway.webhook_desk import WebhookDesk
+from router.ports import DeadLetterIndex
 from router.service import Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Everything `create_app` needs. `check_url` raises `Invalid` for a URL that may not become a webhook."""
+    """Everything `create_app` needs. `check_url` raises `Invalid` for a URL that may not become a webhook.
+
+    `webhook_secret_readable`: a webhook's secret may be read again, as CueAPI's clients do.
+    """
 
     clock: Clock
     ids: Ids
     store: DirectoryStore
     service: Service
     queries: Queries
+    dead_letters: DeadLetterIndex
     beats: Beats
     workers: Workers
     watch: Watch
     announcer: Announcer
-    events: EventLog
+    events: SharedEvents
     echo_pushes: EchoPushes
     high_priorities: HighPriorities
     guard_book: GuardBook
     rate_limits: RateLimits
     probe: Probe
     check_url: Callable[[str], None]
+    webhook_door: WebhookDoor
+    webhook_secret_readable: bool = False
     open_registration: bool = False
     limits: LimitSettings = field(default_factory=LimitSettings)
+    echo_settings: EchoSettings = field(default_factory=EchoSettings)
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -92,19 +107,44 @@ class Rooms:
         )
         self.waiting = Waiting(service=parts.service, watch=parts.watch, clock=clock, holds=self.holds)
         self.agents = Agents(store=store, clock=clock, ids=ids, check_url=parts.check_url)
+        self.webhooks = WebhookDesk(
+            store=store, door=parts.webhook_door, limits=parts.rate_limits, clock=clock, ids=ids
+        )
         self.accounts = Accounts(store=store, clock=clock, ids=ids)
         self.rosters = Rosters(agents=self.agents, directory=self.directory, beats=parts.beats, clock=clock)
         self.agent_searches = AgentSearches(agents=self.agents, rosters=self.rosters, clock=clock)
         self.keys = ApiKeys(store=store, authenticator=self.authenticator, clock=clock, ids=ids)
         self.grants = Grants(store=store, clock=clock)
+        self.guard_trips = GuardTrips(book=parts.guard_book, notices=self.notices)
         self.guards = GuardDesk(book=parts.guard_book, directory=self.directory, grants=self.grants, clock=clock)
+        self.dead_letters = DeadLetters(
+            index=parts.dead_letters, queries=parts.queries, service=parts.service, directory=self.directory
+        )
+        self.redrives = RedriveBook(store=store, clock=clock, ids=ids)
         self.intake = Intake(
             directory=self.directory,
             grants=self.grants,
             conversation=Conversation(service=parts.service, high_priorities=parts.high_priorities, ids=ids),
             clock=clock,
+            lookups=self.limits.lookups,
         )
-        self.echoes = Echoes(beats=parts.beats, pushes=parts.echo_pushes, clock=clock, ids=ids)
+        self.cues = CueBook(
+            store=store,
+            service=parts.service,
+            intake=self.intake,
+            clock=clock,
+            ids=ids,
+            check_url=parts.check_url,
+        )
+        self.echoes = Echoes(
+            settings=parts.echo_settings,
+            beats=parts.beats,
+            pushes=parts.echo_pushes,
+            metrics=parts.metrics,
+            clock=clock,
+            ids=ids,
+        )
+        self.echo_trials = EchoTrials(echoes=self.echoes, beats=parts.beats, holds=self.holds, clock=clock)
         self.sessions = LiveSessionBook(store=store, beats=parts.beats, announcer=parts.announcer, clock=clock, ids=ids)
 
 

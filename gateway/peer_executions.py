@@ -16,6 +16,7 @@ The one place that knows both.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from contracts.cues import MARK
 from contracts.ids import ulid_of_execution
 from contracts.records import JsonObject
 from contracts.words import State
@@ -34,6 +35,7 @@ _FAILED: Final = (
     State.CANCELLED,
     State.REJECTED,
     State.DEAD_LETTER,
+    State.DISCARDED,
 )
 STATES_OF: Final[Mapping[str, tuple[State, ...]]] = {
     "pending": (*_PENDING, State.QUEUED),
@@ -90,10 +92,10 @@ def execution_fields(view: JsonObject, *, holder: str | None = None) -> JsonObje
     claimed_at = claim.get("claimed_at") or lease.get("leased_at")
     return {
         "message_id": view["id"],
-        "cue_id": None,
+        "cue_id": cue_id_of(view),
         "task": task_of(view),
         "payload": payload_of(view),
-        "scheduled_for": view["send_at"] or view["accepted_at"],
+        "scheduled_for": _scheduled_for(view),
         "status": status_of(view),
         "http_status": None,
         "error_message": outcome.get("error") or view["last_error"],
@@ -113,17 +115,35 @@ def triggered_by(view: JsonObject) -> str:
     parsed = ulid_of_execution(view["execution_id"])
     if parsed is not None and parsed[1] > 1:
         return "replay"
-    return "scheduled" if view["send_at"] else "message"
+    by_cue: str | None = _mark(view).get("triggered_by")
+    return by_cue or ("scheduled" if view["send_at"] else "message")
+
+
+def cue_id_of(view: JsonObject) -> str | None:
+    """The cue a message comes from; None for most."""
+    found: str | None = _mark(view).get("id")
+    return found
+
+
+def _mark(view: JsonObject) -> JsonObject:
+    """What the server wrote of the cue: clients cannot."""
+    found: JsonObject = view["metadata"].get(MARK) or {}
+    return found
+
+
+def _scheduled_for(view: JsonObject) -> str:
+    found: str = _mark(view).get("scheduled_for") or view["send_at"] or view["accepted_at"]
+    return found
 
 
 def claimable_fields(view: JsonObject) -> JsonObject:
     """What a worker of theirs reads of something it may claim; it needs texts where we have no cue."""
     return {
-        "cue_id": view["id"],
-        "cue_name": view["subject"] or view["to"]["slug"],
+        "cue_id": cue_id_of(view) or view["id"],
+        "cue_name": _mark(view).get("name") or view["subject"] or view["to"]["slug"],
         "task": task_of(view),
         "payload": payload_of(view),
-        "scheduled_for": view["send_at"] or view["accepted_at"],
+        "scheduled_for": _scheduled_for(view),
         "attempt": view["attempts"] + 1,
     }
 

@@ -10,7 +10,8 @@
     expired, expired_unread                              expired
     every other end                                      failed
 
-Our own fields stay as they are, so the answer is a superset. `idempotency_key` is never shown.
+Our own fields stay as they are, so the answer is a superset. `idempotency_key` is never shown. What cannot have both
+meanings at once (`to`, an agent's `status`, a plan) is theirs for clients of theirs only: `as_theirs` and its sisters.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,10 +20,12 @@ from typing import Final
 from pydantic_core import from_json, to_json
 
 from contracts.records import JsonObject
-from contracts.words import OPEN_STATES, Reason, State
+from contracts.words import OPEN_STATES, AgentStatus, Reason, State
 from router.receipts import Receipt, first_at
 
 PREVIEW_CHARACTERS: Final = 200
+UNLIMITED: Final = 2**53 - 1
+"""Instead of a limit where there is none: the largest whole number that every reader of JSON keeps."""
 _STATES: Final[Mapping[str, str]] = {
     **{state.value: "queued" if state in OPEN_STATES else "failed" for state in State},
     State.LEASED.value: "delivering",
@@ -71,8 +74,36 @@ def peer_fields(view: JsonObject, told: list[Receipt] | None = None) -> JsonObje
 
 
 def with_peer_fields(view: bytes) -> bytes:
-    """A stored view, as bytes, with the fields behind its own."""
-    return b"%b,%b" % (view[:-1], to_json(peer_fields(from_json(view)))[1:])
+    """A stored view, as bytes, as clients of theirs read it."""
+    value = from_json(view)
+    return to_json({**as_theirs(value), **peer_fields(value)})
+
+
+def as_theirs(view: JsonObject) -> JsonObject:
+    """A message view for clients of theirs, who read `to` as a text."""
+    to = view["to"]
+    return {**view, "to": f"{to['slug']}@{to['owner']}"}
+
+
+def agent_as_theirs(view: JsonObject) -> JsonObject:
+    """An agent view for clients of theirs: every agent has a display name, and `status` is what was stated of it."""
+    assumed = "online" if view["status"] == AgentStatus.ACTIVE else "offline"
+    return {
+        **view,
+        "display_name": view["display_name"] or view["slug"],
+        "status": view["stated_presence"] or assumed,
+    }
+
+
+def usage_as_theirs(view: JsonObject) -> JsonObject:
+    """What an owner uses, for clients of theirs, who compare with a limit and have no word for there being none."""
+    rate = view["rate_limit"]
+    return {
+        **view,
+        "plan": {"name": view["plan"]},
+        "executions": {**view["executions"], "limit": UNLIMITED},
+        "rate_limit": {**rate, "limit": rate["requests_per_minute"]},
+    }
 
 
 def is_peers_client(headers: Iterable[tuple[bytes, bytes]]) -> bool:

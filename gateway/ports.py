@@ -11,6 +11,7 @@ from contracts.directory import DirectoryRecord
 from contracts.records import Echo
 from contracts.tenant_events import EventFilter, EventPage, StoredEvent, TenantEvent
 from contracts.words import Channel, Gate, State
+from router.ports import PostResult
 
 T = TypeVar("T", bound=DirectoryRecord)
 
@@ -86,6 +87,14 @@ class Queries(Protocol):
     async def page(self, query: Query) -> Page: ...
 
     async def count(self, query: Query) -> int: ...
+
+    async def received_before(self, owner: str, instants: Sequence[datetime]) -> tuple[int, ...]:
+        """How many messages the owner's agents received before each of these rising instants, and in all.
+
+        An instant is a place in the order of the ledger, so nothing is counted twice or left out between two of them;
+        messages of the moments in which gateways' clocks disagree may be on the other side of it.
+        """
+        ...
 
     async def settle(self) -> None:
         """Wait until what this process has written is visible to its own queries."""
@@ -184,6 +193,22 @@ class EchoPushes(Protocol):
         ...
 
 
+class WebhookDoor(Protocol):
+    """The way out to receivers, and the signatures on it."""
+
+    async def post(self, *, url: str, secret: str, message_id: str, body: bytes, timeout_s: float) -> PostResult:
+        """Sign and POST once. Never raises for what a receiver does or fails to do."""
+        ...
+
+    def headers(self, secrets: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
+        """What a POST of this body made at `at` carries for its receiver to verify."""
+        ...
+
+    def public_key(self, secret: str) -> str | None:
+        """What a receiver verifies with; None for a secret that both sides know."""
+        ...
+
+
 class Announcer(Protocol):
     async def session_attached(self, agent_id: str) -> None:
         """Tell the routers that a live session attached, so that messages waiting for one are offered."""
@@ -220,6 +245,10 @@ class GuardBook(Protocol):
 
     async def reset(self, owner: str, guards: Sequence[OpenGuard]) -> None:
         """Close these guards and fill their budgets."""
+        ...
+
+    async def is_first(self, owner: str, gate: Gate, thread: str, *, within_s: int) -> bool:
+        """Say whether this gate has refused nothing else in this thread within that time, and note that it has now."""
         ...
 
 

@@ -9,7 +9,7 @@ from contracts.words import Channel, Reason
 from gateway.etags import weak_etag
 from gateway.presence import age_s, is_fresh, presence_of
 from router.explain import instant
-from router.gates import Question, push_path
+from router.gates import ECHO_BOUND_S, Question, push_path
 
 Seen = Mapping[str, datetime | None]
 
@@ -19,12 +19,14 @@ def presence_names(agent: Agent, sessions: Sequence[LiveSession]) -> list[str]:
     return [*(session.id for session in sessions), host_name(agent.id), asked_name(agent.id), echo_name(agent.id)]
 
 
-def presence_view(agent: Agent, sessions: Sequence[LiveSession], seen: Seen, now: datetime) -> JsonObject:
+def presence_view(
+    agent: Agent, sessions: Sequence[LiveSession], seen: Seen, now: datetime, *, echo_bound_s: int = ECHO_BOUND_S
+) -> JsonObject:
     """The whole view. Its ETag covers what changes now and then, not the ages, which always do."""
     host_seen_at = seen[host_name(agent.id)]
     presence = presence_of(agent, [host_seen_at, *(seen[session.id] for session in sessions)], now)
     labeled = [_session(agent, session, seen[session.id], now) for session in sessions]
-    way = _push_path(agent, sessions, seen, now)
+    way = _push_path(agent, sessions, seen, now, echo_bound_s)
     lasting = [(each["label"], each["is_default"], each["fresh"]) for each in labeled]
     return {
         "agent_id": agent.id,
@@ -56,12 +58,15 @@ def _session(agent: Agent, session: LiveSession, seen_at: datetime | None, now: 
     }
 
 
-def _push_path(agent: Agent, sessions: Sequence[LiveSession], seen: Seen, now: datetime) -> JsonObject:
+def _push_path(
+    agent: Agent, sessions: Sequence[LiveSession], seen: Seen, now: datetime, echo_bound_s: int
+) -> JsonObject:
     """What the router's own gate says of it now."""
     asked_at, answered_at = seen[asked_name(agent.id)], seen[echo_name(agent.id)]
     facts = tuple(_fact(session, seen[session.id]) for session in sessions)
     reach = Reachability(sessions=facts, echo_asked_at=asked_at, echo_answered_at=answered_at)
-    answer = push_path(Question(recipient=agent, reach=reach, now=now), Channel.LIVE)
+    question = Question(recipient=agent, reach=reach, now=now, echo_bound_s=echo_bound_s)
+    answer = push_path(question, Channel.LIVE)
     is_judged = "bound_s" in answer.facts and answered_at is not None
     says_no = answer.reason is not Reason.OK
     return {

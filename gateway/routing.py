@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import to_json
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from contracts.errors import Invalid
 from contracts.records import Principal
@@ -42,7 +42,7 @@ class StrictRoute(APIRoute):
             if is_optional and announces_nothing(scope):
                 return _echoing(request, await handle(request), {})
             value = await read_object(scope, request.receive)
-            return _echoing(request, await handle(_CheckedRequest(scope, value)), value)
+            return _echoing(request, await handle(_CheckedRequest(scope, request.receive, value)), value)
 
         return strict
 
@@ -66,10 +66,10 @@ def announces_nothing(scope: Scope) -> bool:
 
 
 class _CheckedRequest(Request):
-    """A request whose body has been read and checked already."""
+    """A request whose body has been read and checked already; what is left to receive is that the client hung up."""
 
-    def __init__(self, scope: Any, value: dict[str, Any]) -> None:
-        super().__init__(scope)
+    def __init__(self, scope: Scope, receive: Receive, value: dict[str, Any]) -> None:
+        super().__init__(scope, receive)
         self._value = value
 
     async def body(self) -> bytes:

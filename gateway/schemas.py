@@ -118,6 +118,11 @@ _CODES: Final[Mapping[str, str]] = {
 }
 
 
+# Fields of CueAPI's hosted service: to take them and do nothing would be worse than to refuse them.
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "parent_agent_id": "There are no agents beside agents: one agent takes live and bg, see delivery_capabilities.",
+    "notify": "A message has one receiver: send the others a message of their own.",
+}
 # Where another status than 422 is what clients of this code know.
 _STATUSES: Final[Mapping[str, int]] = {"metadata_too_large": 400}
 
@@ -143,7 +148,7 @@ def _code(kind: str) -> str:
 def _unknown(name: str, facts: dict[str, Any]) -> Invalid:
     if name in SERVER_FIELDS:
         return Invalid("server_field", "This field is the server's to write.", **facts)
-    return Invalid("unknown_field", "There is no such field.", **facts)
+    return Invalid("unknown_field", _ELSEWHERE.get(name, "There is no such field."), **facts)
 
 
 def _sentence(text: str) -> str:

@@ -62,6 +62,14 @@ class AccountView(PrincipalView):
     has_webhook_secret: bool
 
 
+class KeyHintView(View):
+    """The key the request was made with, by its beginning; its text was shown when it was minted."""
+
+    api_key: None
+    prefix: str
+    message: str
+
+
 class NewKeyView(View):
     """The key that replaces the one the request was made with; shown once."""
 
@@ -107,13 +115,22 @@ class PeriodView(View):
     days_remaining: int
 
 
+class MonthView(View):
+    """A calendar month (UTC), and how many messages were accepted for an owner's agents in it."""
+
+    month: Annotated[str, Field(pattern=r"^\d{4}-\d{2}$")]
+    received: int
+
+
 class MessagesOnRecord(View):
-    """What an owner's agents received, by where it stands now."""
+    """What an owner's agents received, by where it stands now and by the month of its acceptance."""
 
     on_record: int
     open: int
     ended: int
     by_state: dict[str, int]
+    by_month: list[MonthView]
+    earlier: int
 
 
 class OutcomesView(View):

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from contracts.errors import Invalid
 from contracts.records import Profile
-from contracts.words import WorkStyle
+from contracts.words import Channel, WorkStyle
 from gateway.schemas import (
     MAX_URL,
     AttestationWord,
@@ -52,7 +52,6 @@ PreferredContact: TypeAlias = Annotated[ChannelWord, BeforeValidator(_routing_wo
 Capabilities: TypeAlias = Annotated[
     list[ChannelWord], Field(min_length=1, max_length=4), AfterValidator(without_repeats)
 ]
-INBOX_ONLY: tuple[ChannelWord, ...] = ("inbox",)
 AgentMetadata: TypeAlias = Annotated[
     Metadata, AfterValidator(_with_wake), Field(description="`wake` in it says how often the agent is woken.")
 ]
@@ -65,6 +64,7 @@ Label: TypeAlias = Annotated[Name, Field(pattern=r"^[^/\\?#%\s](?:[^/\\?#%]*[^/\
 BeatAge: TypeAlias = Annotated[float, Field(ge=0, le=MAX_AGE_S, allow_inf_nan=False)]
 
 
+StatedWord: TypeAlias = Literal["online", "away", "offline"]
 DisplayName: TypeAlias = Annotated[OneLine, Field(min_length=1, max_length=255)]
 
 
@@ -100,7 +100,9 @@ class NewAgent(Body):
     slug: Slug | None = Field(default=None, description="Made from the display name when absent.")
     display_name: DisplayName | None = Field(default=None, description="Read as `profile.display_name`.")
     owner: Slug | None = Field(default=None, description="Another owner than one's own: with an admin key only.")
-    delivery_capabilities: Capabilities = Field(default_factory=lambda: list(INBOX_ONLY))
+    delivery_capabilities: Capabilities | None = Field(
+        default=None, description='Without them `["inbox"]`, and `webhook` too where there is a webhook_url.'
+    )
     preferred_contact: PreferredContact | None = None
     heartbeat_age_sec: HeartbeatAge = 120
     claim_window_s: ClaimWindow = 30
@@ -118,6 +120,13 @@ class NewAgent(Body):
         if self.slug is None and not self.named.display_name:
             refuse("required", "Send a slug, or a display_name to make one from.")
         return self
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Whoever names a webhook and no capabilities, as CueAPI's clients do, means to be posted to."""
+        if self.delivery_capabilities is not None:
+            return tuple(map(Channel, self.delivery_capabilities))
+        return (Channel.INBOX,) if self.webhook_url is None else (Channel.WEBHOOK, Channel.INBOX)
 
     @property
     def named(self) -> Profile:
@@ -139,7 +148,10 @@ class AgentChange(Body):
     claim_window_s: ClaimWindow = 30
     attestation: AttestationWord = "token"
     webhook_url: Url | None = None
-    status: Literal["active", "inactive"] = "active"
+    status: Literal["active", "inactive"] | StatedWord = Field(
+        default="active", description="`online`, `away` and `offline` are read as `stated_presence`."
+    )
+    stated_presence: StatedWord | None = Field(default=None, description="Shown, and nothing is routed by it.")
     external_addressable: bool = False
     metadata: AgentMetadata = Field(default_factory=dict)
     profile: ProfileBody = Field(default_factory=ProfileBody)
@@ -181,12 +193,15 @@ class SessionBeat(Body):
 
 
 class HostBeat(Body):
-    """A monitor's sign of life for the agents whose background work it runs."""
+    """A monitor's sign of life for the agents whose background work it runs, and for the way to its sessions."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"host_id": "build-host-1", "agents": ["builder"]}]})
 
     host_id: Name
     agents: Annotated[list[Reference], Field(max_length=1_000)]
+    echoes: Annotated[list[Reference], Field(max_length=1_000)] = Field(
+        default_factory=list, description="Agents whose sessions here answer echoes: their pushes' way is tried."
+    )
     monitor_version: Name | None = None
     age_s: BeatAge = 0.0
 
@@ -194,12 +209,28 @@ class HostBeat(Body):
 class EchoHeard(Body):
     """An echo that arrived along the way of pushes; without `echo_id`, the wish to be asked one now."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"agent_id": "builder", "echo_id": "echo_01k5z3w8p2c4d6f8h0j2m4n6q8"}]}
-    )
-
     agent_id: Reference
     echo_id: Annotated[str, Field(pattern=ECHO_PATTERN)] | None = None
+
+
+class EchoesHeard(Body):
+    """What a monitor has to say of its agents' echoes, all of it in one call."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"echoes": [{"agent_id": "builder", "echo_id": "echo_01k5z3w8p2c4d6f8h0j2m4n6q8"}]}]
+        }
+    )
+
+    echoes: Annotated[list[EchoHeard], Field(min_length=1, max_length=1_000)]
+
+
+class EchoWanted(Body):
+    """How long to wait for the answer of an echo that is asked now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"timeout_s": 5}]})
+
+    timeout_s: Annotated[float, Field(ge=0.1, le=30, allow_inf_nan=False)] = 5.0
 
 
 class NewKey(Body):

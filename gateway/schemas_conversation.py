@@ -1,4 +1,4 @@
-"""The shapes of messages in both spellings, of receipts, threads and grants; and the bodies that give a grant."""
+"""The shapes of messages in both spellings, of receipts, mailboxes, threads and grants; the body that gives a grant."""
 
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +11,7 @@ from gateway.schemas_views import ChannelWord, Instant, ListedMessage, MessageVi
 DeliveryState: TypeAlias = Literal["queued", "delivering", "delivered", "read", "acked", "expired", "failed"]
 Stage: TypeAlias = Literal[
     "accepted", "scheduled", "routed", "offered", "fell_back", "claimed", "leased", "handed_out", "in_context", "read",
-    "outcome", "ended",
+    "outcome", "ended", "discarded",
 ]  # fmt: skip
 
 
@@ -58,6 +58,22 @@ class MessageWithReceipts(PeerMessageView):
 class ReceiptsView(View):
     message_id: str
     receipts: list[ReceiptView]
+
+
+class InboxPage(View):
+    """Inbox and sent. `total` is null where it cannot be known without looking at every message."""
+
+    messages: list[ListedMessage]
+    next_cursor: str | None
+    total: int | None
+    limit: int
+    offset: int
+
+
+class InboxCount(View):
+    """What `count_only` asks for."""
+
+    count: int
 
 
 class ThreadPage(View):

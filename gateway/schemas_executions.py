@@ -91,6 +91,14 @@ class LeaseExtension(Body):
         return self.lease_s or (UNFENCED_LEASE_S if self.lease is None else DEFAULT_LEASE_S)
 
 
+class InContext(Body):
+    """The turn or the program has taken the message. `lease` as in the outcome: a live claim has none."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"lease": 1}]})
+
+    lease: LeaseNumber | None = None
+
+
 class Release(Body):
     """A worker gives up on this attempt."""
 

@@ -17,14 +17,14 @@ Status: TypeAlias = Literal[
     "pending", "delivering", "success", "failed", "retrying", "retry_ready", "missed", "pending_outcome",
     "outcome_timeout",
 ]  # fmt: skip
-Trigger: TypeAlias = Literal["message", "scheduled", "replay"]
+Trigger: TypeAlias = Literal["message", "scheduled", "manual_fire", "replay"]
 
 
 class ListedExecution(ListedMessage):
     """An execution as lists show it; `id` is the message's, which stands for its newest execution in any path."""
 
     message_id: str
-    cue_id: None
+    cue_id: str | None
     task: str | None
     payload: dict[str, Any]
     scheduled_for: Instant
@@ -112,6 +112,14 @@ class ExtendedView(View):
     acknowledged: bool
 
 
+class InContextView(View):
+    """`in_context_at`: when it was said first, for this claim or lease."""
+
+    execution_id: str
+    in_context_at: Instant
+    message: MessageView
+
+
 class ReportedView(MessageView):
     outcome_recorded: bool
     outcome_state: OutcomeState | None
@@ -140,7 +148,7 @@ class ReplayView(View):
     id: str
     execution_id: str
     message_id: str
-    cue_id: None
+    cue_id: str | None
     scheduled_for: Instant
     status: Status
     triggered_by: Trigger

@@ -18,7 +18,7 @@ class NewSubscription(Body):
     )
 
     event_type: Annotated[
-        str, Field(min_length=1, max_length=64, description="One of the types of docs/api.md, or `*`.")
+        str, Field(min_length=1, max_length=255, description="One of the types of docs/api.md, or `*`.")
     ]
     delivery_target: Annotated[str, Field(min_length=1, max_length=16, description="`pull` or `webhook`.")]
     webhook_url: Annotated[str, Field(min_length=1, max_length=MAX_URL)] | None = None
@@ -57,6 +57,22 @@ class SubscriptionWithSecret(SubscriptionView):
 
 class SubscriptionPage(View):
     subscriptions: list[SubscriptionView]
+
+
+class PostingView(View):
+    """One attempt to post events. `status` null: nobody answered, and `error` says why."""
+
+    at: Instant
+    first_seq: int
+    last_seq: int
+    status: int | None
+    latency_ms: int
+    error: str | None
+    response: str
+
+
+class PostingPage(View):
+    attempts: list[PostingView]
 
 
 class DetachedView(View):

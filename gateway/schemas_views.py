@@ -36,8 +36,11 @@ class Addressee(View):
 
 
 class SenderView(View):
+    """`slug`: the agent's when the message was sent; null without an agent."""
+
     owner: str
     agent_id: str | None
+    slug: str | None
     key_id: str
 
 
@@ -100,7 +103,10 @@ class ListedMessage(View):
     expects_reply: bool
     reply_to_agent: str | None
     priority: int
+    priority_downgraded: bool
+    auto_reply: bool
     hop: int
+    chain: list[str]
     send_at: Instant | None
     verification: VerificationMode
     delivery_mode: Mode
@@ -117,10 +123,13 @@ class ListedMessage(View):
     deadline_at: Instant | None
     claim: ClaimView | None
     lease: LeaseView | None
+    in_context_at: Instant | None
     attempts: int
     max_attempts: int
+    retry_at: Instant | None
     last_error: str | None
     outcome: OutcomeView | None
+    discarded: dict[Literal["reason", "by", "at"], str] | None = None
 
 
 class MessageView(ListedMessage):
@@ -154,17 +163,6 @@ class RouteView(View):
     reason: Reason
     plan: list[StepView]
     trace: list[GateView]
-
-
-class InboxPage(View):
-    messages: list[ListedMessage]
-    next_cursor: str | None
-
-
-class InboxCount(View):
-    """What `count_only` asks for."""
-
-    count: int
 
 
 class ProfileView(View):
@@ -203,6 +201,7 @@ class AgentView(View):
     id: str
     slug: str
     owner: str
+    user_id: str
     address: str
     display_name: str | None
     delivery_capabilities: list[ChannelWord]
@@ -212,11 +211,13 @@ class AgentView(View):
     attestation: Level
     webhook_url: str | None
     status: Literal["active", "inactive"]
+    stated_presence: Literal["online", "away", "offline"] | None
     external_addressable: bool
     metadata: dict[str, Any]
     profile: ProfileView
     created_at: Instant
     updated_at: Instant
+    deleted_at: Instant | None
     live_sessions: list[SessionView]
 
 
@@ -327,6 +328,20 @@ class EchoView(View):
     agent_id: str
     asked: bool
     counted: bool
+
+
+class EchoesView(View):
+    echoes: list[EchoView]
+
+
+class EchoTrialView(View):
+    """`round_trip_ms`: from asking until the answer was seen, or null. `echoing`: attached sessions that can answer."""
+
+    agent_id: str
+    reached: bool
+    round_trip_ms: float | None
+    timeout_s: float
+    echoing: int
 
 
 class PrincipalView(View):

@@ -21,10 +21,10 @@ from contracts.tenant_events import ANY_TYPE, EventType
 from gateway.directory import decided
 from gateway.ports import DirectoryStore, EventLog, Write
 from gateway.schemas_subscriptions import NewSubscription
-from router.explain import instant
+from router.explain import instant, plain
 
 MAX_PER_AGENT: Final = 50
-FOREIGN_TYPES: Final = frozenset({"message.digest", "turn.pass"})
+FOREIGN_TYPES: Final = frozenset({"turn.pass"})
 """Types that clients of a peer subscribe to. Nothing of ours makes such events."""
 
 
@@ -61,9 +61,13 @@ class SubscriptionBook:
         return gone
 
     async def acknowledge(self, agent: Agent, subscription_id: str, seq: int) -> None:
-        """Note how far the subscriber has read; only ever forward, and never beyond the log's end."""
+        """Note how far the subscriber has read; only ever forward, and never beyond the log's end.
+
+        A subscription that was given up is acknowledged by nobody, and its reader is not told so: CueAPI's clients
+        take their word to have been noted.
+        """
         if not any(each.id == subscription_id for each in (await self._current(agent.id))[0]):
-            raise NotFound("subscription_not_found", "There is no such subscription.")
+            return
         seq = min(seq, await self._log.last_seq())
         await decided(lambda: self._acknowledge(subscription_id, seq))
 
@@ -99,6 +103,12 @@ class SubscriptionBook:
         }
         return {**view, "webhook_secret": subscription.webhook_secret} if with_secret else view
 
+    async def postings(self, agent: Agent, subscription_id: str) -> list[JsonObject]:
+        """The last attempts to post to a subscriber, oldest first. Raises `NotFound`."""
+        if not any(each.id == subscription_id for each in await self.of_agent(agent)):
+            raise NotFound("subscription_not_found", "There is no such subscription.")
+        return [plain(each) for each in (await self._mark(subscription_id))[0].postings]
+
     # --- the steps of a change -------------------------------------------------------------------------------------
 
     async def _change(
@@ -129,17 +139,17 @@ class SubscriptionBook:
         if wanted.event_type not in known_types() | FOREIGN_TYPES | {ANY_TYPE}:
             raise unknown_event_type()
         if wanted.delivery_target not in tuple(DeliveryTarget):
-            raise Malformed("invalid_delivery_target", "delivery_target is pull or webhook.", field="delivery_target")
+            raise _bad_target("delivery_target is pull or webhook.")
         target = DeliveryTarget(wanted.delivery_target)
         if target is DeliveryTarget.WEBHOOK:
             self._check_webhook(wanted.webhook_url)
         elif wanted.webhook_url is not None:
-            raise _bad_url("A webhook_url belongs to the delivery_target webhook.")
+            raise _bad_target("A webhook_url belongs to the delivery_target webhook.")
         return target
 
     def _check_webhook(self, url: str | None) -> None:
         if url is None:
-            raise _bad_url("A webhook needs a webhook_url.")
+            raise _bad_target("The delivery_target webhook needs a webhook_url.")
         try:
             self._check_url(url)
         except Invalid as error:
@@ -179,6 +189,10 @@ def _with(items: Sequence[Subscription], new: Subscription) -> tuple[Subscriptio
 
 def _without(items: Sequence[Subscription], subscription_id: str) -> tuple[Subscription, ...]:
     return tuple(each for each in items if each.id != subscription_id)
+
+
+def _bad_target(message: str) -> Malformed:
+    return Malformed("invalid_delivery_target", message, field="delivery_target")
 
 
 def _bad_url(message: str) -> Malformed:

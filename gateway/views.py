@@ -15,6 +15,7 @@ def agent_view(agent: Agent, sessions: Sequence[LiveSession], seen: LastSeen, no
         "id": agent.id,
         "slug": agent.slug,
         "owner": agent.owner,
+        "user_id": agent.owner,
         "address": agent.address,
         "display_name": agent.profile.display_name,
         "delivery_capabilities": [channel.value for channel in agent.delivery_capabilities],
@@ -24,11 +25,13 @@ def agent_view(agent: Agent, sessions: Sequence[LiveSession], seen: LastSeen, no
         "attestation": agent.attestation.value,
         "webhook_url": agent.webhook_url,
         "status": agent.status.value,
+        "stated_presence": agent.stated_presence.value if agent.stated_presence else None,
         "external_addressable": agent.external_addressable,
         "metadata": agent.metadata,
         "profile": _profile(agent.profile),
         "created_at": instant(agent.created_at),
         "updated_at": instant(agent.updated_at),
+        "deleted_at": instant(agent.deleted_at),
         "live_sessions": [session_view(each, seen.get(each.id), now) for each in sessions if each.is_attached],
     }
 

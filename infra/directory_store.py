@@ -15,7 +15,7 @@ from contracts.errors import Stale, Unavailable
 from contracts.records import Agent, LiveSession
 from contracts.subjects import Names
 from gateway.ports import Versioned, Write
-from infra.codec import decode_record, encode_record
+from infra.codec import Undecodable, decode_record, encode_record
 from infra.directory_cache import DirectoryCache, Entry
 from infra.group_commit import CommitLimits, GroupCommit
 from infra.jetstream_api import StoredRecord, last_on, last_on_each, subjects
@@ -99,6 +99,20 @@ class BucketDirectory:
             if _entry(record).payload is not None
         )
 
+    async def records(self, pattern: str, kind: type[T]) -> list[T]:
+        """The records of all existing keys that match; one that cannot be read is left out, and logged."""
+        written = await subjects(self._broker, self._names.directory_stream, self._names.directory_key(pattern))
+        found = []
+        for subject, record in zip(
+            written, await last_on_each(self._broker, self._names.directory_stream, written), strict=True
+        ):
+            payload = _entry(record).payload
+            try:
+                found += [] if payload is None else [decode_record(kind, payload, record=subject)]
+            except Undecodable as error:
+                log.exception("record_unreadable", record=subject, exc_info=error)
+        return found
+
     async def _write(self, writes: Sequence[Write]) -> None:
         try:
             await self._commits.commit_together([self._record(write, write.expected_seq) for write in writes])
@@ -167,17 +181,36 @@ class DirectoryReader:
         found = await self._store.get(live_key(agent_id), LiveSessions)
         return tuple(session for session in found.record.sessions if session.is_attached) if found else ()
 
-    async def disable_webhook(self, agent_id: str, at: datetime) -> None:
-        key = agent_key(agent_id)
+    async def disable_webhook(self, agent: Agent, at: datetime, reason: str) -> bool:
+        def disabled(now: Agent) -> Agent | None:
+            if now.webhook_disabled_at is not None:
+                return None
+            return replace(now, webhook_disabled_at=at, webhook_disabled_reason=reason)
+
+        return await self._change(agent, disabled)
+
+    async def note_webhook(self, agent: Agent, failing_since: datetime | None) -> None:
+        def noted(now: Agent) -> Agent | None:
+            # Since the first of several that failed together; several routers may say so.
+            is_known = (now.webhook_failing_since is None) == (failing_since is None)
+            return None if is_known else replace(now, webhook_failing_since=failing_since)
+
+        await self._change(agent, noted)
+
+    async def _change(self, seen: Agent, change: Callable[[Agent], Agent | None]) -> bool:
+        """Change an agent whose webhook URL is still the one that was seen; False when there is nothing to change."""
+        key = agent_key(seen.id)
         for _ in range(CHANGE_ATTEMPTS):
             found = await self._store.get(key, Agent, fresh=True)
-            if found is None or found.record.webhook_disabled_at is not None:
-                return
-            disabled = replace(found.record, webhook_disabled_at=at)
+            if found is None or found.record.webhook_url != seen.webhook_url:
+                return False
+            changed = change(found.record)
+            if changed is None:
+                return False
             try:
-                await self._store.transact([Write(key=key, record=disabled, expected_seq=found.seq)])
+                await self._store.transact([Write(key=key, record=changed, expected_seq=found.seq)])
             except Stale:
-                log.debug("webhook_disable_retried", agent_id=agent_id)
+                log.debug("webhook_note_retried", agent_id=seen.id)
             else:
-                return
-        raise Unavailable("directory_contended", "the agent's record changes too often", agent_id=agent_id)
+                return True
+        raise Unavailable("directory_contended", "the agent's record changes too often", agent_id=seen.id)

@@ -1,14 +1,14 @@
 """The log of tenants' events on JetStream: appended to by compare-and-set on the whole stream, read by owner.
 
-    derived    one atomic batch, first record "the stream's last sequence is still …"; each names its ledger sequence
+    derived    one atomic batch: the first record says "the stream's last sequence is still …", the last one up to which
+               sequence of the ledger everything is told
     others     a plain append: they expect nothing, and a writer that meets them only reads the last sequence again
 
 Reading is by sequence, which is assigned at the append: what is committed later lies behind what was read before.
 """
 
-import json
-import secrets
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import anyio
@@ -16,7 +16,7 @@ import structlog
 from nats.aio.msg import Msg
 from pydantic_core import from_json, to_json
 
-from contracts.errors import Stale, Unavailable
+from contracts.errors import PostroomError, Stale, Unavailable
 from contracts.subjects import Names
 from contracts.tenant_events import (
     DERIVED_FAMILIES,
@@ -30,7 +30,7 @@ from contracts.tenant_events import (
 from infra.jetstream_api import ApiRefused, StoredRecord, last_on, last_seq
 from infra.ledger_tail import RETRY_S, Pull
 from infra.nats_connection import Broker
-from infra.stream_append import BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE, STORE_FULL, WRONG_LAST_SEQUENCE
+from infra.stream_append import STORE_FULL, WRONG_LAST_SEQUENCE, StreamAppend
 
 log = structlog.get_logger(__name__)
 
@@ -38,26 +38,32 @@ EXPECTED_LAST: Final = "Nats-Expected-Last-Sequence"
 LEDGER_SEQ: Final = "Postroom-Ledger-Seq"
 READ_AT_ONCE: Final = 100
 APPEND_TIMEOUT_S: Final = 5.0
-
-_Addressed = tuple[str, bytes, dict[str, str]]
-"""Subject, payload, headers."""
+FULL_RETRY_S: Final = 30.0
 
 
 class EventStream:
     """Implements `router.ports.EventLog` and `gateway.ports.EventLog`."""
 
-    def __init__(self, broker: Broker, names: Names) -> None:
+    def __init__(self, broker: Broker, names: Names, *, full_retry_s: float = FULL_RETRY_S) -> None:
         self._broker = broker
         self._names = names
         self._stream = names.events_stream
+        self._appends = StreamAppend(broker, ack_timeout_s=APPEND_TIMEOUT_S)
+        self._full_retry_s = full_retry_s
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
     async def place(self) -> LogPlace:
-        # In this order: whatever a faster writer appends in between fails our expectation.
-        end = await last_seq(self._broker, self._stream)
-        newest = [await self._last_of(family) for family in DERIVED_FAMILIES]
-        return LogPlace(last_seq=end, ledger_seq=max(newest))
+        while True:
+            # In this order: whatever a faster writer appends in between fails our expectation.
+            end = await last_seq(self._broker, self._stream)
+            found = [await self._last_of(family) for family in DERIVED_FAMILIES]
+            newest = max((record for record in found if record), key=lambda record: record.seq, default=None)
+            if newest is None:
+                return LogPlace(last_seq=end, ledger_seq=0)
+            # Up to `end` the newest is the last of its append and names the ledger's sequence; beyond it may be any.
+            if newest.seq <= end:
+                return LogPlace(last_seq=end, ledger_seq=_ledger_seq(newest))
 
     async def append(self, events: Sequence[TenantEvent], place: LogPlace) -> LogPlace:
         answer = await self._publish(events, {EXPECTED_LAST: str(place.last_seq)})
@@ -119,50 +125,37 @@ class EventStream:
     def _subjects(self, wanted: EventFilter) -> str:
         return self._names.events(wanted.owner, wanted.agent_id or "*", wanted.type or ">")
 
-    async def _last_of(self, family: str) -> int:
-        record = await last_on(self._broker, self._stream, self._names.events("*", "*", f"{family}.>"))
-        return 0 if record is None else _ledger_seq(record)
+    async def _last_of(self, family: str) -> StoredRecord | None:
+        return await last_on(self._broker, self._stream, self._names.events("*", "*", f"{family}.>"))
 
     async def _publish(self, events: Sequence[TenantEvent], expectation: dict[str, str]) -> int:
         """Store one event plainly, several as an atomic batch; the last sequence. The first bears the expectation."""
-        *others, last = self._addressed(events, expectation)
-        for subject, payload, headers in others:
-            await self._broker.publish(subject, payload, headers=headers)
-        subject, payload, headers = last
-        answer = await self._broker.request(subject, payload, headers=headers or None, timeout_s=APPEND_TIMEOUT_S)
-        return self._acknowledged(answer)
+        seqs = [event.ledger_seq for event in events if event.ledger_seq is not None]
+        reached = {LEDGER_SEQ: str(max(seqs))} if seqs else {}
+        try:
+            return await self._appends.store_together(self._addressed(events), first=expectation, last=reached)
+        except ApiRefused as refusal:
+            raise self._meant_by(refusal) from refusal
 
-    def _addressed(self, events: Sequence[TenantEvent], expectation: dict[str, str]) -> list[_Addressed]:
-        batch_id = secrets.token_hex(8)
-        addressed: list[_Addressed] = []
-        for number, event in enumerate(events, 1):
-            headers = dict(expectation) if number == 1 else {}
-            if event.ledger_seq is not None:
-                headers[LEDGER_SEQ] = str(event.ledger_seq)
-            if len(events) > 1:
-                headers |= {BATCH_ID: batch_id, BATCH_SEQUENCE: str(number)}
+    def _addressed(self, events: Sequence[TenantEvent]) -> list[tuple[str, bytes]]:
+        addressed: list[tuple[str, bytes]] = []
+        time, written = events[0].time, _written(events[0].time)
+        for event in events:
+            if event.time is not time:
+                time, written = event.time, _written(event.time)
             subject = self._names.events(event.owner, event.agent_id or NOBODY, event.type)
-            addressed.append((subject, _encoded(event), headers))
-        if len(events) > 1:
-            addressed[-1][2][BATCH_COMMIT] = "1"
+            addressed.append((subject, _encoded(event, written)))
         return addressed
 
-    def _acknowledged(self, answer: Msg) -> int:
-        try:
-            verdict = json.loads(answer.data)
-        except ValueError:
-            raise Unavailable("broker_unavailable", "nobody answers an append") from None
-        if "error" not in verdict:
-            return int(verdict["seq"])
-        refusal = ApiRefused("append", verdict["error"])
+    def _meant_by(self, refusal: ApiRefused) -> PostroomError:
         if refusal.err_code in WRONG_LAST_SEQUENCE:
-            raise Stale(self._stream, 0)
+            return Stale(self._stream, 0)
         if refusal.err_code in STORE_FULL:
-            raise Unavailable("event_log_full", "the log of events is full", retry_after_s=30.0)
-        raise refusal
+            return Unavailable("event_log_full", "the log of events is full", retry_after_s=self._full_retry_s)
+        return refusal
 
 
-def _encoded(event: TenantEvent) -> bytes:
+def _encoded(event: TenantEvent, time: str) -> bytes:
     """The event as CloudEvents 1.0 in JSON, without its place, which the broker knows."""
     return to_json(
         {
@@ -171,11 +164,15 @@ def _encoded(event: TenantEvent) -> bytes:
             "source": f"/agents/{event.agent_id}" if event.agent_id else f"/owners/{event.owner}",
             "type": event.type.value,
             "subject": event.subject,
-            "time": event.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": time,
             "datacontenttype": "application/json",
             "data": event.data,
         }
     )
+
+
+def _written(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _stored(pair: tuple[int, Msg]) -> StoredEvent:

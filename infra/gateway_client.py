@@ -156,13 +156,16 @@ class GatewayClient:
     async def beat_session(self, agent_id: str, label: str, age_s: float) -> None:
         await self._call("POST", f"{_session(agent_id, label)}/heartbeat", {"age_s": age_s, **self._version})
 
-    async def beat_host(self, host_id: str, agent_ids: Sequence[str]) -> None:
-        body = {"host_id": host_id, "agents": list(agent_ids), **self._version}
+    async def beat_host(self, host_id: str, agent_ids: Sequence[str], echoing: Sequence[str]) -> None:
+        body = {"host_id": host_id, "agents": list(agent_ids), "echoes": list(echoing), **self._version}
         await self._call("POST", "/v1/hosts/heartbeat", body)
 
-    async def echo(self, agent_id: str, echo_id: str | None) -> None:
-        body = {"agent_id": agent_id} if echo_id is None else {"agent_id": agent_id, "echo_id": echo_id}
-        await self._call("POST", "/v1/hosts/echo", body)
+    async def echo(self, due: Mapping[str, str | None]) -> None:
+        echoes = [
+            {"agent_id": agent_id} if echo_id is None else {"agent_id": agent_id, "echo_id": echo_id}
+            for agent_id, echo_id in due.items()
+        ]
+        await self._call("POST", "/v1/hosts/echo", {"echoes": echoes})
 
     # --- executions ------------------------------------------------------------------------------------------------
 
@@ -199,6 +202,10 @@ class GatewayClient:
         if detail:
             body["detail"] = detail
         await self._call("POST", f"/v1/executions/{_segment(execution_id)}/release", body)
+
+    async def in_context(self, execution_id: str, lease: int | None) -> None:
+        body = {} if lease is None else {"lease": lease}
+        await self._call("POST", f"/v1/executions/{_segment(execution_id)}/in-context", body)
 
     async def outcome(self, execution_id: str, report: Report) -> None:
         await self._call("POST", f"/v1/executions/{_segment(execution_id)}/outcome", _outcome_body(report))

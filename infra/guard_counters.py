@@ -26,7 +26,7 @@ ASKED_TOGETHER: Final = 128
 MAX_LISTED: Final = 1_000
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
-PASS, PROBE, REFUSED = 0, 1, 2
+PASS, PROBE, REFUSED, OPENED = 0, 1, 2, 3
 log = structlog.get_logger()
 
 Asked = tuple[Sequence[Budget], bool]
@@ -91,6 +91,10 @@ class RedisGuards:
         await self._connection.command("DEL", *(self._connection.key(f"guard:{owner}:{each}") for each in members))
         await self._connection.command("ZREM", self._index(owner), *members)
 
+    async def is_first(self, owner: str, gate: Gate, thread: str, *, within_s: int) -> bool:
+        key = self._connection.key(f"guard:told:{owner}:{gate.value}:{thread}")
+        return await self._connection.command("SET", key, 1, "NX", "EX", within_s) is not None
+
     async def _lead(self, led: _Round) -> None:
         """Put the round's question once the one before is answered; whoever comes until then joins it."""
         led.led = True
@@ -136,7 +140,11 @@ def _open_guard(member: str, score: bytes) -> OpenGuard:
 
 def _fact(verdict: int, remaining: int, retry_ms: int) -> BudgetFact:
     return BudgetFact(
-        admits=verdict != REFUSED, is_probe=verdict == PROBE, remaining=remaining, retry_after_s=retry_ms / 1000
+        admits=verdict in (PASS, PROBE),
+        has_opened=verdict == OPENED,
+        is_probe=verdict == PROBE,
+        remaining=remaining,
+        retry_after_s=retry_ms / 1000,
     )
 
 

@@ -5,15 +5,19 @@ script looks at a bounded number of rows per call; a filter that hardly anything
 end in a page with fewer rows than asked for and a cursor to go on with.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
 from contracts.errors import Unavailable
+from contracts.words import INBOX_STATES, Channel
 from gateway.ports import Page, Query
 from infra.projection import EPOCH_KEY, RedisProjection, milliseconds
 from infra.redis_connection import Argument, RedisConnection, load_script
 
 SEARCH: Final = load_script("projection_layout", "projection_search")
+BORDERS: Final = load_script("projection_layout", "projection_borders")
 LOOK_AT_ROWS: Final = 1_000
 """Rows a script call may look at: about 5 ms in which the server does nothing else."""
 PAGE_CALLS: Final = 40
@@ -47,7 +51,7 @@ class RedisQueries:
         cursor = query.after
         for _ in range(PAGE_CALLS):
             found = await self._search("page", query, cursor, query.limit - len(views))
-            views += found.items
+            views += [row[row.index(b"\n") + 1 :] for row in found.items]
             cursor = found.cursor
             if cursor is None or len(views) >= query.limit:
                 break
@@ -68,6 +72,14 @@ class RedisQueries:
                 return total
         raise Unavailable("count_too_costly", "too many rows to look through; ask with fewer filters or read pages")
 
+    async def received_before(self, owner: str, instants: Sequence[datetime]) -> tuple[int, ...]:
+        borders = [milliseconds(instant) for instant in instants]
+        args: list[Argument] = [self._connection.prefix, owner, *borders]
+        status, *counts = await self._connection.run(BORDERS, [self._connection.key(EPOCH_KEY)], args)
+        if status != b"ok":
+            raise _rebuilding()
+        return tuple(counts)
+
     async def settle(self) -> None:
         await self._projection.settle()
 
@@ -78,7 +90,7 @@ class RedisQueries:
             query.owner,
             query.agent_id or "",
             query.sender_agent_id or "",
-            query.channel.value if query.channel else "",
+            query.channel.value if query.channel and not _says_inbox_anyway(query) else "",
             # A state named twice would bring its rows twice.
             ",".join(dict.fromkeys(query.states)),
             "" if cursor is None else cursor,
@@ -93,5 +105,14 @@ class RedisQueries:
         ]
         status, *answer = await self._connection.run(SEARCH, [self._connection.key(EPOCH_KEY)], args)
         if status != b"ok":
-            raise Unavailable("projection_rebuilding", "lists are being rebuilt from the ledger", retry_after_s=1)
+            raise _rebuilding()
         return _Found(answer[1:], int(float(answer[0])) if answer[0] else None)
+
+
+def _says_inbox_anyway(query: Query) -> bool:
+    """Whether the states asked for are such as nothing but an inbox has: then an index answers without the channel."""
+    return query.channel is Channel.INBOX and bool(query.states) and INBOX_STATES.issuperset(query.states)
+
+
+def _rebuilding() -> Unavailable:
+    return Unavailable("projection_rebuilding", "lists are being rebuilt from the ledger", retry_after_s=1)

@@ -23,6 +23,7 @@ OTHER_NAMES: Final = frozenset(
         "POSTROOM_REDIS_PORT",
         "POSTROOM_URL",
         "POSTROOM_API_KEY",
+        "POSTROOM_WEBHOOK_SECRET",
         "POSTROOM_DATA_DIR",
     }
 )
@@ -88,6 +89,9 @@ class ProgramSettings(_Settings):
     outcome_deadline_s: Annotated[
         int, Field(ge=10, le=86_400, description="How long a live session may work after its claim.")
     ] = 900
+    echo_timeout_s: Annotated[
+        int, Field(ge=3, le=120, description="How long an echo may stay unanswered before sessions are unreachable.")
+    ] = 10
     webhook_allow_loopback: Annotated[
         bool, Field(description="Let webhooks go to this machine, also without TLS. For development.")
     ] = False
@@ -114,9 +118,15 @@ class GatewaySettings(ProgramSettings):
     peer_errors: Annotated[
         bool, Field(description="Answer errors as CueAPI's command line reads them, with an object as detail.")
     ] = False
+    webhook_secret_readable: Annotated[
+        bool, Field(description="Let owners read webhooks' secrets again, as CueAPI's clients do. Otherwise once.")
+    ] = False
     open_registration: Annotated[
         bool, Field(description="Let anybody who reaches the port register an owner and get a key.")
     ] = False
+    echo_every_s: Annotated[
+        int, Field(ge=5, le=600, description="How old an answered echo may be before a host's beat asks for another.")
+    ] = 20
     guard_max_hops: Annotated[
         int, Field(ge=0, description="How many messages of agents, each answering the other, may lead to one; 0: any.")
     ] = 16
@@ -148,6 +158,9 @@ class GatewaySettings(ProgramSettings):
     rate_limit_failures_per_min: Annotated[
         int, Field(ge=0, description="Requests a minute without a valid key from one address; 0: any.")
     ] = 600
+    rate_limit_lookups_per_min: Annotated[
+        int, Field(ge=0, le=1_000_000, description="Times a minute a key may name an agent it cannot reach; 0: any.")
+    ] = 600
 
 
 class RouterSettings(ProgramSettings):
@@ -158,6 +171,21 @@ class RouterSettings(ProgramSettings):
     router_name: Annotated[
         str, Field(pattern=r"^[a-z0-9-]{0,40}$", description="Names this router in the ledger; empty: a fresh name.")
     ] = ""
+    webhook_disable_after_days: Annotated[
+        float, Field(gt=0, le=90, description="How long a webhook's receiver may take nothing before it is disabled.")
+    ] = 5
+    webhook_max_in_flight: Annotated[
+        int, Field(ge=1, le=10_000, description="Webhooks this router has under way at once.")
+    ] = 512
+    webhook_max_in_flight_per_owner: Annotated[
+        int, Field(ge=1, le=10_000, description="The same for the agents of one owner.")
+    ] = 64
+    webhook_max_in_flight_per_host: Annotated[int, Field(ge=1, le=32, description="The same to one host and port.")] = (
+        32
+    )
+    redrive_max_per_s: Annotated[
+        float, Field(ge=1, le=10_000, description="What all redrives this router works at have together.")
+    ] = 200
     router_ready_file: Annotated[
         Path | None, Field(description="Written, with pid and port as JSON, once the ledger has been read to its end.")
     ] = None

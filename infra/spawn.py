@@ -4,11 +4,14 @@ A descendant that leaves the group is still known by `EXECUTION_ID` in its envir
 environment is out of reach without a control group of its own.
 """
 
+import fcntl
 import os
 import resource
 import shutil
 import signal
+import sys
 import tempfile
+import termios
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -81,12 +84,20 @@ class LocalPrograms:
         self._term_grace_s = term_grace_s
         private_folder(work_dir)
 
-    async def run(self, program: Program, line: bytes, marker: str, started: Callable[[Started], None]) -> Run:
+    async def run(
+        self,
+        program: Program,
+        line: bytes,
+        marker: str,
+        started: Callable[[Started], None],
+        taken: Callable[[], None],
+    ) -> Run:
         began_at = anyio.current_time()
         out, err = Tail(program.output_cap_bytes), Tail(program.output_cap_bytes)
         try:
             async with self._directory(program) as cwd:
-                exit_code, timed_out = await self._run_in(cwd, program, line, marker, started, (out, err))
+                given = _Input(line, taken)
+                exit_code, timed_out = await self._run_in(cwd, program, given, marker, started, (out, err))
         except OSError as error:
             return Run(exit_code=None, spawn_error=f"{type(error).__name__}: {error.strerror or error}")
         except SubprocessError:
@@ -112,7 +123,7 @@ class LocalPrograms:
         self,
         cwd: Path,
         program: Program,
-        line: bytes,
+        given: "_Input",
         marker: str,
         started: Callable[[Started], None],
         tails: tuple[Tail, Tail],
@@ -126,7 +137,7 @@ class LocalPrograms:
                 grace_s, timed_out = STOP_GRACE_S, False
                 try:
                     started(_identity(process.pid))
-                    streams.start_soon(_feed, pipes, line)
+                    streams.start_soon(_feed, pipes, given)
                     streams.start_soon(_drain, pipes.out, tails[0])
                     streams.start_soon(_drain, pipes.err, tails[1])
                     with anyio.move_on_after(program.wall_timeout_s) as wall:
@@ -209,17 +220,53 @@ def _pipes() -> Iterator[_Pipes]:
         pipes.close(*opened)
 
 
-async def _feed(pipes: _Pipes, line: bytes) -> None:
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """What a program is given on standard input, and who is told when it has read all of it."""
+
+    line: bytes
+    taken: Callable[[], None]
+
+
+async def _feed(pipes: _Pipes, given: _Input) -> None:
     """Write the line, then end of file. A child that does not want it is not an error."""
-    rest = memoryview(line)
+    rest = memoryview(given.line)
+    tells = _tells_when_read(pipes.feed)
     try:
         while rest:
             await anyio.wait_writable(pipes.feed)
             rest = rest[_written(pipes.feed, rest) :]
+        if tells:
+            await anyio.wait_writable(pipes.feed)
+        if not tells or _unread_bytes(pipes.feed) == 0:
+            given.taken()
     except BrokenPipeError:
         log.debug("input_not_read", unread_bytes=len(rest))
     finally:
         pipes.close(pipes.feed)
+
+
+def _tells_when_read(descriptor: int) -> bool:
+    """Make a pipe so small that it can be written to again only when everything in it was read.
+
+    Where that cannot be done, what was written counts as read.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        # One page is the least there is, and a pipe of one page is full as long as it holds a byte.
+        return fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 1) <= resource.getpagesize()
+    except OSError as refusal:
+        # Some sandboxes know no such call.
+        log.debug("pipe_not_made_small", error=repr(refusal))
+        return False
+
+
+def _unread_bytes(descriptor: int) -> int:
+    """A pipe whose reader is gone can be written to as well: what is still in it was never read."""
+    count = bytearray(4)
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 def _written(descriptor: int, data: memoryview) -> int:

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from contracts.errors import PostroomError, Stale, Unavailable
 from infra.jetstream_api import ApiRefused
 from infra.nats_connection import Broker, NoAnswer
-from infra.wire import published
+from infra.wire import BATCH_ID, BATCH_SEQUENCE, batch_member, published
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +22,6 @@ STORE_FULL: Final = frozenset({10023, 10047, 10077})
 """Insufficient resources, storage resources exceeded, the stream's own limit reached."""
 
 EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
-BATCH_ID: Final = "Nats-Batch-Id"
-BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
 BATCH_COMMIT: Final = "Nats-Batch-Commit"
 
 
@@ -64,6 +62,40 @@ class StreamAppend:
         finally:
             self._broker.forget(reply)
 
+    async def store_together(
+        self, messages: Sequence[tuple[str, bytes]], *, first: Mapping[str, str], last: Mapping[str, str]
+    ) -> int:
+        """Store (subject, payload) pairs, whatever their subjects hold, as `store` does; return the last sequence.
+
+        The first bears the headers `first`, the last those of `last`.
+        """
+        reply, answer = self._broker.expect()
+        try:
+            await self._broker.send(self._together(messages, reply, first, last))
+            return await self.acknowledged(answer, len(messages), self._ack_timeout_s)
+        finally:
+            self._broker.forget(reply)
+
+    def _together(
+        self, messages: Sequence[tuple[str, bytes]], reply: str, first: Mapping[str, str], last: Mapping[str, str]
+    ) -> bytes:
+        if len(messages) == 1:
+            [(subject, payload)] = messages
+            return published(subject, payload, reply=reply, headers={**first, **last})
+        batch_id = self._next_batch_id()
+        rendered = [
+            batch_member(subject, payload, batch_id, number) for number, (subject, payload) in enumerate(messages, 1)
+        ]
+        rendered[0] = batch_member(*messages[0], batch_id, 1, headers=first)
+        rendered[-1] = batch_member(
+            *messages[-1], batch_id, len(messages), headers={**last, BATCH_COMMIT: "1"}, reply=reply
+        )
+        return b"".join(rendered)
+
+    def _next_batch_id(self) -> str:
+        self._batches += 1
+        return f"{self._batch_prefix}.{self._batches}"
+
     async def _publish(self, records: Sequence[Record], reply: str) -> None:
         if len(records) == 1:
             await self.publish_one(records[0], reply)
@@ -90,8 +122,7 @@ class StreamAppend:
 
     async def _publish_batch(self, records: Sequence[Record], reply: str) -> None:
         """Nothing counts before the commit, and all of it is handed over in one piece."""
-        self._batches += 1
-        batch_id = f"{self._batch_prefix}.{self._batches}"
+        batch_id = self._next_batch_id()
         messages = []
         for number, record in enumerate(records, 1):
             headers = {EXPECTED: str(record.expected_seq), BATCH_ID: batch_id, BATCH_SEQUENCE: str(number)}

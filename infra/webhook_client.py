@@ -25,7 +25,7 @@ from yarl import URL
 from contracts.clock import Clock
 from contracts.errors import Invalid
 from infra.address_wall import Blocked, check_url, judge
-from infra.signing import signed_headers
+from infra.signing import public_key, signed_headers
 from router.ports import PostResult
 
 TOTAL_TIMEOUT_S: Final = 15.0
@@ -37,7 +37,7 @@ HEADER_MAX_BYTES: Final = 8190
 # Common servers close idle connections after five seconds: let go of them first, so that no POST meets that close.
 KEEPALIVE_S: Final = 4.0
 # A name server that does not answer holds a thread: as many as it takes that other names still find one.
-LOOKUP_THREADS: Final = 64
+LOOKUP_THREADS: Final = 128
 
 _FIXED_HEADERS: Final = {
     "accept-encoding": "identity",
@@ -106,6 +106,12 @@ class AiohttpSender:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def headers(self, secrets: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
+        return signed_headers(secrets, message_id, at, body)
+
+    def public_key(self, secret: str) -> str | None:
+        return public_key(secret)
 
     async def post(
         self, *, url: str, secret: str, message_id: str, body: bytes, timeout_s: float = TOTAL_TIMEOUT_S

@@ -189,8 +189,7 @@ class Daemon:
         tasks.start_soon(self._pushes.follow, subjects, self._heard, lambda: self._subscribed(readiness), self._echoed)
         for background in self._background.values():
             tasks.start_soon(background.run)
-        if self._background:
-            tasks.start_soon(self._beat, readiness)
+        tasks.start_soon(self._beat, readiness)
         if self._handovers:
             tasks.start_soon(self._watch)
             tasks.start_soon(self._poll)
@@ -214,14 +213,22 @@ class Daemon:
     def _echoed(self, echo: Echo) -> None:
         if not ECHO_ID.match(echo.echo_id):
             self._log.warning("push_malformed", reason="not_an_echo_id")
-        elif echo.agent_id in self._handovers:
+        elif self._may_vouch_for(echo.agent_id):
             self._echoes.hear(echo)
+
+    def _may_vouch_for(self, agent_id: str) -> bool:
+        """Of sessions on another host our hearing says nothing."""
+        folders = self._folders.get(agent_id)
+        return folders is not None and folders.take_pushes()
+
+    def _echoing(self) -> list[str]:
+        return [agent_id for agent_id in self._folders if self._may_vouch_for(agent_id)]
 
     def _subscribed(self, readiness: Readiness) -> None:
         """From now on we hear; what was pushed before has to be asked for."""
         readiness.reached("subscribed")
         self._poll_bell.ring()
-        self._echoes.ask_for(self._handovers)
+        self._echoes.ask_for(self._echoing())
         for background in self._background.values():
             background.poll_soon()
 
@@ -242,16 +249,19 @@ class Daemon:
             self._log.warning("poll_failed", agent_id=agent_id, code=error.code)
 
     async def _beat(self, readiness: Readiness) -> None:
-        """The host lives: said for every agent whose background work it runs."""
-        agent_ids = list(self._background)
+        """The host lives: said for every agent whose background work it runs or to whose sessions pushes go."""
         while True:
             try:
-                beat = lambda: self._gateway.beat_host(self._configuration.monitor_id, agent_ids)  # noqa: E731
-                await persist(beat, what="beat_host")
+                await persist(self._beat_once, what="beat_host")
                 readiness.reached("beaten")
             except Rejected as refusal:
                 self._log.error("host_beat_refused", code=refusal.code)
             await anyio.sleep(jittered(self._configuration.beat_every_s))
+
+    async def _beat_once(self) -> None:
+        working, echoing = list(self._background), self._echoing()
+        if working or echoing:
+            await self._gateway.beat_host(self._configuration.monitor_id, working, echoing)
 
     # --- session folders -------------------------------------------------------------------------------------------
 

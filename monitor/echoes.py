@@ -1,10 +1,13 @@
-"""Echoes: the questions along the way of pushes whether pushes arrive, answered over HTTPS.
+"""Echoes: the questions along the way of pushes whether pushes arrive, answered over HTTPS, many in one call.
+
+    heard ─▶ collected for a moment ─▶ one call ─▶ a pause, in which the next ones are collected
 
 Only the newest question of an agent is worth an answer. One that cannot be given is dropped: the gateway asks again
 with the next beat.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -13,9 +16,13 @@ import structlog
 from contracts.errors import PostroomError
 from contracts.records import Echo
 from monitor.bell import Bell
-from monitor.ports import Gateway
+from monitor.ports import ECHOES_PER_CALL, Gateway
 
 LOOK_S: Final = 60.0
+COLLECTED_FOR_S: Final = 0.02
+"""A beat's questions for all agents of a host arrive together."""
+PAUSE_S: Final = 1.0
+"""Far below the time an echo may take, and one call a second at most, however the questions are scattered."""
 
 log = structlog.get_logger()
 
@@ -42,13 +49,19 @@ class Echoes:
         """Tell the gateway until cancelled."""
         while True:
             await self._bell.wait(LOOK_S)
-            due, self._due = self._due, {}
-            async with anyio.create_task_group() as tasks:
-                for agent_id, echo_id in due.items():
-                    tasks.start_soon(self._tell, agent_id, echo_id)
+            await anyio.sleep(COLLECTED_FOR_S)
+            while self._due:
+                await self._tell(self._take())
+            await anyio.sleep(PAUSE_S)
 
-    async def _tell(self, agent_id: str, echo_id: str | None) -> None:
+    def _take(self) -> Mapping[str, str | None]:
+        part = dict(islice(self._due.items(), ECHOES_PER_CALL))
+        for agent_id in part:
+            del self._due[agent_id]
+        return part
+
+    async def _tell(self, due: Mapping[str, str | None]) -> None:
         try:
-            await self._gateway.echo(agent_id, echo_id)
+            await self._gateway.echo(due)
         except PostroomError as error:
-            log.warning("echo_not_told", agent_id=agent_id, code=error.code)
+            log.warning("echoes_not_told", agents=len(due), code=error.code)

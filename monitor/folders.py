@@ -68,6 +68,10 @@ class Folders:
         alive = [session for session in self._sessions.values() if session.beat.is_fresh]
         return sorted(alive, key=lambda session: (not session.is_default, session.folder))
 
+    def take_pushes(self) -> bool:
+        """Say whether a push would find a session here: one that lives, or one whose attach is under way."""
+        return bool(self._busy or self.fresh())
+
     def tick(self) -> None:
         """Look at every folder once and start what is due."""
         now = self._clock.now()

@@ -1,7 +1,9 @@
 """The hand-over between monitor and session, as files.
 
     push ▶ offers/ ▶ (session) claims/ ▶ live-claim ─won──▶ deliveries/ ▶ (session) outcomes/ ▶ outbox ▶ done/
-                                            └──lost─▶ refusals/                      └─ nobody can use it ▶ bad/
+                                            │                   │                    └─ nobody can use it ▶ bad/
+                                            │                   └──▶ (session) in_context/ ▶ gateway
+                                            └──lost─▶ refusals/
 
 Every step is found again from its files by a monitor that was killed in between: an offer with a claim beside it is
 claimed again (the same claimer gets the same answer), a claimed execution is on the journal before its delivery is
@@ -23,6 +25,7 @@ from contracts.errors import Malformed
 from contracts.records import JsonObject
 from monitor.bell import Bell
 from monitor.claims import Claims, Granted, Refused
+from monitor.contexts import SPOOL_RETRY_S, Contexts, claimed_in
 from monitor.folders import Folders, Session
 from monitor.outbox import Outbox
 from monitor.ports import Box, FolderName, Gateway, Journal, Report, Shelf, Spool, Waiting
@@ -31,7 +34,6 @@ LATE_CLAIM_S: Final = 600.0
 """How long a withdrawn offer's nonce is kept: the gateway, and not our clock, says that a claim is too late."""
 CLAIM_MARGIN_S: Final = 5.0
 HEARD_MAX: Final = 1_000
-SPOOL_RETRY_S: Final = 1.0
 LAST_CLAIM_S: Final = 1.0
 CLAIMED_KEPT: Final = timedelta(days=1)
 OVER: Final = frozenset({"already_claimed", "claim_window_closed", "execution_closed", "not_offered_live"})
@@ -124,6 +126,7 @@ class Handover:
         self._bell = bell
         self._tasks = tasks
         self._claims = Claims(gateway)
+        self._contexts = Contexts(gateway=gateway, spool=spool, journal=journal, bell=bell, tasks=tasks)
         self._heard: deque[Waiting] = deque()
         self._offers: dict[str, Offer] = {}
         self._shown: dict[str, set[str]] = {}
@@ -150,6 +153,7 @@ class Handover:
         """Look once at everything sessions wrote, then at what they should be shown."""
         for folder in self._spool.folders(self._agent.slug):
             self._take_claims(folder)
+            self._contexts.look(folder)
             self._take_outcomes(folder)
         while self._heard:
             self._take_in(self._heard.popleft())
@@ -307,12 +311,11 @@ class Handover:
 
     def _take_outcomes(self, folder: FolderName) -> None:
         for execution_id in self._spool.names(folder, Box.OUTCOMES):
-            if not self._outbox.holds(execution_id):
+            if not self._outbox.holds(execution_id) and not self._contexts.delays(execution_id):
                 self._take_outcome(folder, execution_id)
 
     def _take_outcome(self, folder: FolderName, execution_id: str) -> None:
-        claimed = self._journal.get(Shelf.CLAIMED, execution_id)
-        if claimed is None or (claimed["slug"], claimed["label"]) != (folder.slug, folder.label):
+        if not claimed_in(self._journal, folder, execution_id):
             self._spoil(folder, Box.OUTCOMES, execution_id, "not_claimed")
             return
         found = self._read(folder, Box.OUTCOMES, execution_id, OutcomeFile)

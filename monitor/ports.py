@@ -9,6 +9,7 @@ The state directory, which monitor and sessions share:
         claims/<execution>.json               session ▶ monitor: `{execution_id, session_token}`
         deliveries/<execution>.json           monitor ▶ session: won; the message
         refusals/<execution>.json             monitor ▶ session: not won, or not accepted; the code
+        in_context/<execution>.json           session ▶ monitor: its turn has taken the message; holds nothing
         outcomes/<execution>.json             session ▶ monitor: `{success, result, error, metadata, executed_via}`
         done/ · bad/                          outcomes the gateway took · files nobody could use
     claimed/ · outbox/ · runs/                the monitor's own journals
@@ -40,6 +41,7 @@ class Box(StrEnum):
     CLAIMS = "claims"
     DELIVERIES = "deliveries"
     REFUSALS = "refusals"
+    IN_CONTEXT = "in_context"
     OUTCOMES = "outcomes"
     DONE = "done"
     BAD = "bad"
@@ -114,6 +116,10 @@ class Report:
     lease: int | None = None
 
 
+ECHOES_PER_CALL: Final = 1_000
+"""What the gateway takes in one call."""
+
+
 class Gateway(Protocol):
     """The gateway's HTTP interface.
 
@@ -136,10 +142,12 @@ class Gateway(Protocol):
         """Report a beat that is `age_s` seconds old. `NotFound`: no such session is attached any more."""
         ...
 
-    async def beat_host(self, host_id: str, agent_ids: Sequence[str]) -> None: ...
+    async def beat_host(self, host_id: str, agent_ids: Sequence[str], echoing: Sequence[str]) -> None:
+        """Say that the host lives for the agents it runs work of, and let the way to its `echoing` ones be tried."""
+        ...
 
-    async def echo(self, agent_id: str, echo_id: str | None) -> None:
-        """Say that this echo arrived; with None, ask for one."""
+    async def echo(self, due: Mapping[str, str | None]) -> None:
+        """Say by agent which echo arrived; with None, ask for one. `ECHOES_PER_CALL` agents at most."""
         ...
 
     async def claimable(self, agent_id: str) -> Sequence[Waiting]: ...
@@ -155,6 +163,10 @@ class Gateway(Protocol):
     async def extend(self, execution_id: str, number: int, lease_s: int) -> None: ...
 
     async def release(self, execution_id: str, number: int, reason: str, detail: str | None) -> None: ...
+
+    async def in_context(self, execution_id: str, lease: int | None) -> None:
+        """Say that the message was taken: under this lease, or with None by the session that claimed it."""
+        ...
 
     async def outcome(self, execution_id: str, report: Report) -> None: ...
 
@@ -297,10 +309,18 @@ class Run:
 class Programs(Protocol):
     """Processes that never outlive their run."""
 
-    async def run(self, program: Program, line: bytes, marker: str, started: Callable[[Started], None]) -> Run:
+    async def run(
+        self,
+        program: Program,
+        line: bytes,
+        marker: str,
+        started: Callable[[Started], None],
+        taken: Callable[[], None],
+    ) -> Run:
         """Start it, give it `line` on standard input, and wait; nothing of it is left afterwards, cancelled or not.
 
         `marker` is the value of `EXECUTION_ID` in `program.env`: descendants that left the group are known by it.
+        `taken` is called once, when the program has read the whole line; never for one that does not.
         """
         ...
 

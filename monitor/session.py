@@ -6,6 +6,7 @@
         folder.claim(offer)
         answer = await folder.wait_answer(offer.execution_id, timeout_s=30)
         if isinstance(answer, Delivery):
+            folder.in_context(offer.execution_id)
             folder.outcome(offer.execution_id, success=True, result=work(answer.message))
     await folder.close()
 
@@ -29,7 +30,7 @@ from contracts.records import JsonObject
 from monitor.ports import HEARTBEAT, LABEL, SIDECAR, Box
 
 POLL_S: Final = 0.1
-SESSION_BOXES: Final = (Box.CLAIMS, Box.OUTCOMES)
+SESSION_BOXES: Final = (Box.CLAIMS, Box.IN_CONTEXT, Box.OUTCOMES)
 
 
 class NotAttached(Exception):
@@ -145,6 +146,10 @@ class SessionFolder:
                 if answer is not None:
                     return answer
                 await anyio.sleep(POLL_S)
+
+    def in_context(self, execution_id: str) -> None:
+        """Say that a delivery is before whoever works on it: in the turn, and not only in its file."""
+        self._put(Box.IN_CONTEXT, execution_id, {})
 
     def outcome(
         self,

@@ -1,6 +1,7 @@
 """Background work of one agent: lease, run, report, never more at once than allowed.
 
 push · poll · a slot got free ▶ lease ▶ run (lease extended at a third of its length)
+    ├─ the program has read its message ▶ in-context, said beside the run
     ├─ ended ▶ outcome or release, repeated over outages until the gateway answers
     ├─ lease lost (409, or no answer until its end) ▶ child killed, nothing reported
     └─ we stop ▶ child killed, lease released
@@ -20,6 +21,7 @@ from monitor.background import Release, environment, input_line, judge, without_
 from monitor.backoff import DEFAULT, jittered, persist
 from monitor.bell import Bell
 from monitor.configuration import BackgroundSettings
+from monitor.contexts import LAST_WORD_S, say_in_context
 from monitor.ports import Gateway, HostedAgent, Journal, Leased, Program, Programs, Report, Shelf, Started
 
 PUSHES_MAX: Final = 1_000
@@ -32,11 +34,15 @@ EXTEND_SHARE: Final = 3
 
 @dataclass(slots=True)
 class Tenure:
-    """What we know of our lease: it is certainly over at `ends_at`, on the event loop's clock."""
+    """What we know of our lease: it is certainly over at `ends_at`, on the event loop's clock.
+
+    `said` is set once the gateway knows that the program has read its message; None while it has not.
+    """
 
     leased: Leased
     ends_at: float
     lost: bool = False
+    said: anyio.Event | None = None
     ending: Report | Release | None = None
 
 
@@ -142,7 +148,8 @@ class Background:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep_lease, tenure, tasks)
-                tenure.ending = await self._run(tenure.leased)
+                tenure.ending = await self._run(tenure.leased, lambda: self._taken(tenure, tasks))
+                await self._last_word(tenure)
                 with anyio.move_on_after(REPORT_PATIENCE_S):
                     await self._tell(tenure.leased, tenure.ending)
                 tasks.cancel_scope.cancel()
@@ -152,7 +159,22 @@ class Background:
         finally:
             self._journal.drop(Shelf.RUNS, tenure.leased.execution_id)
 
-    async def _run(self, leased: Leased) -> Report | Release:
+    def _taken(self, tenure: Tenure, tasks: TaskGroup) -> None:
+        """The program has read its message."""
+        tenure.said = anyio.Event()
+        tasks.start_soon(self._say, tenure.leased, tenure.said)
+
+    async def _say(self, leased: Leased, said: anyio.Event) -> None:
+        await say_in_context(self._gateway, leased.execution_id, leased.number)
+        said.set()
+
+    async def _last_word(self, tenure: Tenure) -> None:
+        """After the outcome it would be refused, so a short program's outcome waits for it, a little."""
+        if tenure.said is not None:
+            with anyio.move_on_after(LAST_WORD_S):
+                await tenure.said.wait()
+
+    async def _run(self, leased: Leased, taken: Callable[[], None]) -> Report | Release:
         settings = self._settings
         program = Program(
             argv=settings.argv,
@@ -164,7 +186,7 @@ class Background:
         )
         self._log.info("run_started", execution_id=leased.execution_id, attempt=leased.attempt, lease=leased.number)
         run = await self._programs.run(
-            program, input_line(leased), leased.execution_id, lambda started: self._note(leased, started)
+            program, input_line(leased), leased.execution_id, lambda started: self._note(leased, started), taken
         )
         ending = judge(run, leased)
         self._log.info(

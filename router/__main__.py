@@ -23,23 +23,35 @@ from infra.background import beside
 from infra.beats import RedisBeats
 from infra.clock import SystemClock, SystemIds
 from infra.connections import Connections, connections
+from infra.cue_store import DirectoryCues, cue_news
+from infra.digest_book import StreamDigests
 from infra.directory_store import DirectoryReader
 from infra.event_stream import EventStream
 from infra.ledger_tail import StreamTail
 from infra.nats_connection import Broker
 from infra.program import run_program, spare_the_collector
+from infra.projection_metrics import ProjectionMetrics
 from infra.pushes import BrokerPushes
+from infra.queries import RedisQueries
 from infra.redis_connection import RedisConnection
+from infra.redrive_store import DirectoryRedrives, ProjectedDeadLetters
 from infra.server_secret import server_secret
 from infra.settings import RouterSettings
 from infra.status_server import status_server
 from infra.subscription_store import DirectorySubscriptions
 from infra.webhook_client import AiohttpSender
+from router.cues import CueRunner
+from router.digester import Digester
 from router.event_log import EventWriter
-from router.metrics import RouterMetrics
+from router.metrics import EventLogMetrics, RouterMetrics, WebhookMetrics
+from router.places import PlaceLimits
 from router.ports import WebhookSender
+from router.redrive_metrics import CountedLedger, RedriveMetrics
+from router.redriver import Redriver
 from router.service import Neighbours, Policy, Service
+from router.shared_tail import SharedTail
 from router.subscriptions import Dispatcher
+from router.webhook_delivery import WebhookDelivery
 from router.webhooks import Webhooks
 from router.worker import Worker
 
@@ -55,35 +67,49 @@ async def serve(settings: RouterSettings) -> None:
         connections(settings, "postroom-router") as have,
         AiohttpSender(clock, allow_http=loopback, allow_loopback=loopback) as sender,
         attachments(have.broker, have.names) as attached,
+        cue_news(have.broker, have.names) as changed_cues,
     ):
-        service = await _service(settings, have, clock)
+        registry.register(ProjectionMetrics(have.projection))
+        redrive_metrics = RedriveMetrics(registry)
+        service = await _service(settings, have, clock, redrive_metrics)
         name = f"router:{settings.router_name or SystemIds().ulid()[-8:]}"
-        webhooks = Webhooks(
-            service=service,
-            sender=sender,
-            directory=DirectoryReader(have.directory),
-            clock=clock,
-            name=name,
-            to_json=to_json,
-        )
+        tail = SharedTail(StreamTail(have.broker, have.names))
         worker = Worker(
             name=name,
             service=service,
-            tail=StreamTail(have.broker, have.names),
+            tail=tail,
             projection=have.projection,
-            webhooks=webhooks,
+            webhooks=_webhooks(settings, have, service, sender, clock, name, registry),
             attached=attached,
             clock=clock,
             metrics=RouterMetrics(registry),
         )
-        events = _events(have, sender, clock, name)
+        writer = EventWriter(
+            log=EventStream(have.broker, have.names),
+            ledger=have.ledger,
+            tail=tail.beside,
+            metrics=EventLogMetrics(registry, clock, lambda: tail.newest_seq),
+        )
+        redriver = _redriver(settings, have, service, clock, name, redrive_metrics)
+        cues = CueRunner(
+            name=name,
+            service=service,
+            store=DirectoryCues(have.directory),
+            directory=DirectoryReader(have.directory),
+            ledger=have.ledger,
+            tail=tail.beside,
+            events=EventStream(have.broker, have.names),
+            news=changed_cues,
+            clock=clock,
+        )
+        events = (writer.run, redriver.run, cues.run, *_subscribers(have, sender, clock, name))
         await _work(settings, have, worker, registry, events)
 
 
-async def _service(settings: RouterSettings, have: Connections, clock: Clock) -> Service:
+async def _service(settings: RouterSettings, have: Connections, clock: Clock, metrics: RedriveMetrics) -> Service:
     ids = SystemIds()
     neighbours = Neighbours(
-        ledger=have.ledger,
+        ledger=CountedLedger(have.ledger, metrics),
         pushes=BrokerPushes(have.broker),
         projection=have.projection,
         freshness=RedisBeats(have.redis, clock),
@@ -94,27 +120,79 @@ async def _service(settings: RouterSettings, have: Connections, clock: Clock) ->
         to_json=to_json,
     )
     policy = Policy(
-        outcome_deadline=timedelta(seconds=settings.outcome_deadline_s), bg_max_attempts=settings.max_attempts_bg
+        outcome_deadline=timedelta(seconds=settings.outcome_deadline_s),
+        bg_max_attempts=settings.max_attempts_bg,
+        echo_bound_s=settings.echo_timeout_s,
     )
     secret = await server_secret(have.directory, PUSH_NONCES, ids)
     return Service(neighbours, nonce_secret=secret, policy=policy)
 
 
-def _events(have: Connections, sender: WebhookSender, clock: Clock, name: str) -> tuple[Loop, Loop]:
-    """What writes the log of tenants' events, and what posts them to subscribers."""
-    events = EventStream(have.broker, have.names)
-    writer = EventWriter(log=events, ledger=have.ledger, tail=StreamTail(have.broker, have.names))
+def _webhooks(
+    settings: RouterSettings,
+    have: Connections,
+    service: Service,
+    sender: WebhookSender,
+    clock: Clock,
+    name: str,
+    registry: CollectorRegistry,
+) -> Webhooks:
+    metrics, directory = WebhookMetrics(registry), DirectoryReader(have.directory)
+    delivery = WebhookDelivery(
+        service=service,
+        sender=sender,
+        directory=directory,
+        pushes=BrokerPushes(have.broker),
+        publish=EventStream(have.broker, have.names).publish,
+        clock=clock,
+        name=name,
+        to_json=to_json,
+        metrics=metrics,
+        disable_after=timedelta(days=settings.webhook_disable_after_days),
+    )
+    limits = PlaceLimits(
+        in_all=settings.webhook_max_in_flight,
+        per_owner=settings.webhook_max_in_flight_per_owner,
+        per_host=settings.webhook_max_in_flight_per_host,
+    )
+    return Webhooks(delivery=delivery, directory=directory, clock=clock, metrics=metrics, limits=limits)
+
+
+def _redriver(
+    settings: RouterSettings, have: Connections, service: Service, clock: Clock, name: str, metrics: RedriveMetrics
+) -> Redriver:
+    return Redriver(
+        name=name,
+        store=DirectoryRedrives(have.directory),
+        index=ProjectedDeadLetters(RedisQueries(have.redis, have.projection)),
+        desk=service,
+        clock=clock,
+        metrics=metrics,
+        ceiling_per_s=settings.redrive_max_per_s,
+    )
+
+
+def _subscribers(have: Connections, sender: WebhookSender, clock: Clock, name: str) -> tuple[Loop, ...]:
+    """What bundles tenants' events, and what posts them to subscribers."""
+    events, subscriptions = EventStream(have.broker, have.names), DirectorySubscriptions(have.directory)
     dispatcher = Dispatcher(
         name=name,
         log=events,
-        store=DirectorySubscriptions(have.directory),
+        store=subscriptions,
         directory=DirectoryReader(have.directory),
         ledger=have.ledger,
         sender=sender,
         clock=clock,
         to_json=to_json,
     )
-    return writer.run, dispatcher.run
+    digester = Digester(
+        log=events,
+        book=StreamDigests(have.broker, have.names),
+        store=subscriptions,
+        directory=DirectoryReader(have.directory),
+        clock=clock,
+    )
+    return dispatcher.run, digester.run
 
 
 async def _work(
@@ -122,7 +200,7 @@ async def _work(
     have: Connections,
     worker: Worker,
     registry: CollectorRegistry,
-    events: tuple[Loop, Loop],
+    events: tuple[Loop, ...],
 ) -> None:
     ready = partial(_ready, worker, have.broker, have.redis)
     async with (

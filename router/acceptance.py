@@ -14,7 +14,6 @@ from contracts.words import Reason, State
 from router.decision import decide, first_state, reachability_matters
 from router.desk import Desk, Standing
 from router.execution import begin
-from router.gates import Question
 from router.guarding import Guarded, refused
 from router.guards import guard_answers, is_guarded, refusal_in
 from router.terms import GUARDED, claim_before, rejection, time_to_live
@@ -94,8 +93,8 @@ class Acceptance(Desk):
             now = self._clock.now()
             return self._settled.decide(draft.wish, draft.recipient, now), now
         reach = await self._freshness.reachability(draft.recipient.id, draft.sessions)
-        now = self._clock.now()
-        return decide(draft.wish, Question(recipient=draft.recipient, reach=reach, now=now)), now
+        question = self._asked(draft.recipient, reach)
+        return decide(draft.wish, question), question.now
 
     async def _sent_before(self, draft: Draft, now: datetime) -> Standing | None:
         """What this very request was accepted as earlier: a guard has nothing to say about it any more."""

@@ -96,9 +96,11 @@ class Agenda:
         return bool(self._wakes) and self._wakes[0][0] < now
 
     def postpone(self, ulid: str, until: datetime) -> None:
-        """Look at a message again at `until`: it could not be dealt with now."""
+        """Look at a message that was taken again at `until`, or when its time is up: it could not be dealt with now."""
         if (entry := self._entries.get(ulid)) is not None:
-            self._keep(replace(entry, wake_at=until))
+            # What had expired when it was taken has no better instant than the one it comes again at by itself.
+            latest = max(entry.wake_at, entry.execution.expires_at)
+            self._keep(replace(entry, wake_at=min(until, latest)))
 
     def waiting_for(self, agent_id: str) -> tuple[str, ...]:
         """The ulids of the messages that wait for a live session of this agent, in the order they began to."""

@@ -7,11 +7,12 @@
     ended_twice          an execution has a second terminal event
     execution_order      an event's execution is not the present one, or a replay's not the next
     replayed_in_flight   an execution was replayed before it had ended
+    discarded_alive      a message was discarded that was no dead letter
     released_twice       a scheduled message was released a second time
     released_early       or before its time
     without_outcome      evidence or a verification was recorded for an execution without an outcome
     claimed_twice        an execution was won by more than one live claim
-    live_without_claim   an outcome's route is `live` and nobody had claimed
+    live_without_claim   an outcome's route is `live`, or a session had the message in context, and nobody had claimed
     lease_order          a lease's number is not greater than the one before in its execution
     stale_lease          something was recorded under a lease that was not the present one
     without_lease        a worker's outcome was recorded while nobody held a lease
@@ -33,10 +34,12 @@ from contracts.events import (
     Accepted,
     AttemptFailed,
     Claimed,
+    Discarded,
     Ended,
     Event,
     EvidenceAdded,
     History,
+    InContext,
     Leased,
     LeaseExtended,
     OutcomeRecorded,
@@ -45,7 +48,7 @@ from contracts.events import (
     Stored,
     VerificationChanged,
 )
-from contracts.words import OPEN_STATES, DeliveryRoute, State
+from contracts.words import DEAD_LETTER_STATES, OPEN_STATES, DeliveryRoute, State
 from router.execution import Execution, apply, begin
 from router.explain import instant
 
@@ -205,6 +208,20 @@ def _replays_follow_ends(history: History) -> Iterator[Problem]:
         has_ended = has_ended or _is_end(stored.event)
 
 
+def _only_dead_letters_are_discarded(history: History) -> Iterator[Problem]:
+    is_dead = False
+    for stored in history.events:
+        event = stored.event
+        if isinstance(event, Discarded) and not is_dead:
+            yield "discarded_alive", f"sequence {stored.seq}"
+        if isinstance(event, Accepted | Released | Replayed):
+            is_dead = event.decision.ending in DEAD_LETTER_STATES
+        elif isinstance(event, Ended):
+            is_dead = event.state in DEAD_LETTER_STATES
+        elif isinstance(event, OutcomeRecorded | Discarded):
+            is_dead = False
+
+
 def _one_release_in_time(history: History) -> Iterator[Problem]:
     first = history.events[0].event
     send_at = first.message.wish.send_at if isinstance(first, Accepted) else None
@@ -243,10 +260,14 @@ def _live_means_claimed(history: History) -> Iterator[Problem]:
         event = stored.event
         if isinstance(event, Claimed):
             claimed.add(event.execution)
-        elif not isinstance(event, OutcomeRecorded) or event.execution in claimed:
-            continue
-        elif event.outcome.route is DeliveryRoute.LIVE:
+        elif _needs_a_claim(event) and event.execution not in claimed:
             yield "live_without_claim", f"sequence {stored.seq}"
+
+
+def _needs_a_claim(event: Event) -> bool:
+    if isinstance(event, InContext):
+        return event.lease is None
+    return isinstance(event, OutcomeRecorded) and event.outcome.route is DeliveryRoute.LIVE
 
 
 def _fenced_leases(history: History) -> Iterator[Problem]:
@@ -272,8 +293,8 @@ def _fenced(events: Iterable[Stored]) -> Iterator[Problem]:
             present = None if isinstance(event, AttemptFailed) else present
         elif isinstance(event, OutcomeRecorded) and event.outcome.route in WORKERS_ROUTES and present is None:
             yield "without_lease", f"sequence {stored.seq}: {event.outcome.route}"
-        elif isinstance(event, OutcomeRecorded) and event.lease not in (None, present):
-            yield "stale_lease", f"sequence {stored.seq}: an outcome under {event.lease}, present is {present}"
+        elif isinstance(event, OutcomeRecorded | InContext) and event.lease not in (None, present):
+            yield "stale_lease", f"sequence {stored.seq}: {event.type} under {event.lease}, present is {present}"
 
 
 RULES: Final[tuple[Callable[[History], Iterator[Problem]], ...]] = (
@@ -282,6 +303,7 @@ RULES: Final[tuple[Callable[[History], Iterator[Problem]], ...]] = (
     _one_end,
     _consecutive_executions,
     _replays_follow_ends,
+    _only_dead_letters_are_discarded,
     _one_release_in_time,
     _verified_means_recorded,
     _one_claim,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts.events import AttemptFailed, Ended, FellBack
-from contracts.records import GateResult, Step, Trace
+from contracts.records import GateResult, Step, Trace, WebhookAnswer
 from contracts.words import Channel, Gate, Reason, State, Verdict
 from router.channels import ALL
 from router.execution import Execution
@@ -20,6 +20,7 @@ class Failure:
     detail: str | None = None
     http_status: int | None = None
     latency_ms: int | None = None
+    answer: WebhookAnswer | None = None
     asked_s: float | None = None
     is_final: bool = False
 
@@ -95,6 +96,7 @@ def failed_attempt(
             detail=failure.detail or failure.reason.value,
             http_status=failure.http_status,
             latency_ms=failure.latency_ms,
+            answer=failure.answer,
         )
     return AttemptFailed(
         at=now,
@@ -105,6 +107,7 @@ def failed_attempt(
         detail=failure.detail,
         http_status=failure.http_status,
         latency_ms=failure.latency_ms,
+        answer=failure.answer,
         retry_at=rules.ladder.retry_at(failed, now, dice, asked_s=failure.asked_s),
     )
 

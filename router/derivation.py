@@ -17,12 +17,14 @@ from contracts.events import (
     Accepted,
     AttemptFailed,
     Claimed,
+    Discarded,
     Ended,
     Event,
     EvidenceAdded,
     FellBack,
     History,
     InboxMarked,
+    InContext,
     Leased,
     Offered,
     OutcomeRecorded,
@@ -33,26 +35,30 @@ from contracts.events import (
 )
 from contracts.records import Decision, JsonObject, Message
 from contracts.tenant_events import EventType, TenantEvent
-from contracts.words import OPEN_STATES, Channel, State
+from contracts.words import DEAD_LETTER_STATES, OPEN_STATES, Channel, Reason, State
 from router.channels import ALL
 from router.decision import first_state
 from router.explain import instant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gist:
+    """What stays true of a message, without what no event shows. `data` is what every event of an execution says."""
+
+    ulid: str
+    owners: tuple[str, ...]
+    subject: str | None
+    expects_reply: bool
+    data: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What later events of a message need to know of it. `has_arrived`: its execution's `message.delivered` is told."""
 
-    message: Message
-    ulid: str
-    execution: int = 1
+    gist: Gist
     channel: Channel | None = None
     has_arrived: bool = False
-
-    @property
-    def owners(self) -> tuple[str, ...]:
-        message = self.message
-        return tuple(dict.fromkeys((message.agent_owner, message.sender.owner)))
 
 
 Told = tuple[EventType, JsonObject]
@@ -68,24 +74,26 @@ def facts_before(history: History, seq: int) -> Facts | None:
     return facts
 
 
+def is_silent(event: Event) -> bool:
+    """Whether an event tells nothing and changes no facts: then nobody has to know the message it belongs to."""
+    if isinstance(event, InboxMarked):
+        return event.state is not State.INBOX_READ
+    return type(event) not in _RULES
+
+
 def derive(facts: Facts | None, ulid: str, stored: Stored) -> tuple[Facts, list[TenantEvent]]:
     """The tenant events of one ledger event, and the facts after it. `facts` is None for a message's first."""
     after, told = _step(facts, ulid, stored.event)
     return after, [
-        _event(after, owner, stored, index, kind, data)
-        for owner in after.owners
+        _event(after.gist, owner, stored, index, kind, data)
+        for owner in after.gist.owners
         for index, (kind, data) in enumerate(told)
     ]
 
 
-def slim(message: Message) -> Message:
-    """The message without what no event shows: what a writer keeps of many."""
-    return replace(message, body="", metadata={})
-
-
 def _step(facts: Facts | None, ulid: str, event: Event) -> tuple[Facts, list[Told]]:
     if isinstance(event, Accepted):
-        facts = Facts(message=slim(event.message), ulid=ulid)
+        facts = Facts(gist=_gist(event.message, ulid))
     if facts is None:
         raise ValueError(f"{event.type} before the message was accepted")
     rule = _RULES.get(type(event))
@@ -106,7 +114,8 @@ def _released(facts: Facts, event: Released) -> tuple[Facts, list[Told]]:
 
 
 def _replayed(facts: Facts, event: Replayed) -> tuple[Facts, list[Told]]:
-    anew = replace(facts, execution=event.execution, has_arrived=False)
+    execution_id = ids.execution_id(facts.gist.ulid, event.execution)
+    anew = Facts(gist=replace(facts.gist, data={**facts.gist.data, "execution_id": execution_id}))
     return _routed(anew, EventType.MESSAGE_REPLAYED, event.decision, event.claim_before)
 
 
@@ -115,17 +124,17 @@ def _routed(
 ) -> tuple[Facts, list[Told]]:
     step, state = (decision.steps[0] if decision.steps else None), first_state(decision)
     data: JsonObject = {
-        "subject": facts.message.subject,
+        "subject": facts.gist.subject,
         "state": state.value,
         "reason": decision.reason.value,
         "effective_delivery_mode": step.mode.value if step else None,
     }
     told: list[Told] = [(kind, data)]
-    facts = replace(facts, channel=step.channel if step else None)
+    facts = Facts(gist=facts.gist, channel=step.channel if step else None, has_arrived=facts.has_arrived)
     if state is State.OFFERED:
         told.append((EventType.EXECUTION_OFFERED, {"claim_before": instant(claim_before)}))
     if state not in OPEN_STATES:
-        told.append((EventType.EXECUTION_ENDED, {"state": state.value, "reason": decision.reason.value}))
+        told += _end(state, decision.reason)
     return _arrived(facts, told, state.value) if state is State.IN_INBOX else (facts, told)
 
 
@@ -156,6 +165,10 @@ def _leased(facts: Facts, event: Leased) -> tuple[Facts, list[Told]]:
     told: list[Told] = [(EventType.EXECUTION_LEASED, data)]
     # A router's lease of a webhook is an attempt, and says nothing of the receiver.
     return (facts, told) if facts.channel is Channel.WEBHOOK else _arrived(facts, told, State.LEASED.value)
+
+
+def _in_context(facts: Facts, event: InContext) -> tuple[Facts, list[Told]]:
+    return facts, [(EventType.EXECUTION_IN_CONTEXT, {"number": event.lease})]
 
 
 def _attempt_failed(facts: Facts, event: AttemptFailed) -> tuple[Facts, list[Told]]:
@@ -197,42 +210,62 @@ def _verification_changed(facts: Facts, event: VerificationChanged) -> tuple[Fac
 
 
 def _ended(facts: Facts, event: Ended) -> tuple[Facts, list[Told]]:
-    return facts, [(EventType.EXECUTION_ENDED, {"state": event.state.value, "reason": event.reason.value})]
+    return facts, _end(event.state, event.reason)
+
+
+def _discarded(facts: Facts, event: Discarded) -> tuple[Facts, list[Told]]:
+    return facts, [(EventType.MESSAGE_DISCARDED, {"state": State.DISCARDED.value, "discard_reason": event.reason})]
+
+
+def _end(state: State, reason: Reason) -> list[Told]:
+    data = {"state": state.value, "reason": reason.value}
+    dead: list[Told] = [(EventType.MESSAGE_DEAD_LETTERED, data)] if state in DEAD_LETTER_STATES else []
+    return [(EventType.EXECUTION_ENDED, data), *dead]
 
 
 def _arrived(facts: Facts, told: Sequence[Told], state: str) -> tuple[Facts, list[Told]]:
     if facts.has_arrived:
         return facts, list(told)
     data = {
-        "subject": facts.message.subject,
+        "subject": facts.gist.subject,
         "state": state,
         "channel": facts.channel.value if facts.channel else None,
-        "expects_reply": facts.message.context.expects_reply,
+        "expects_reply": facts.gist.expects_reply,
     }
-    return replace(facts, has_arrived=True), [*told, (EventType.MESSAGE_DELIVERED, data)]
+    arrived = Facts(gist=facts.gist, channel=facts.channel, has_arrived=True)
+    return arrived, [*told, (EventType.MESSAGE_DELIVERED, data)]
 
 
-def _event(facts: Facts, owner: str, stored: Stored, index: int, kind: EventType, data: JsonObject) -> TenantEvent:
-    message, context = facts.message, facts.message.context
-    about = {
-        "message_id": message.id,
-        "execution_id": ids.execution_id(facts.ulid, facts.execution),
-        "recipient_agent_id": message.agent_id,
-        "sender_agent_id": message.sender.agent_id,
-        "sender_owner": message.sender.owner,
-        "thread_id": message.thread,
-        "reply_to": context.reply_to,
-        "correlation_id": context.correlation_id,
-        "priority": context.priority,
-    }
+def _gist(message: Message, ulid: str) -> Gist:
+    context = message.context
+    return Gist(
+        ulid=ulid,
+        owners=tuple(dict.fromkeys((message.agent_owner, message.sender.owner))),
+        subject=message.subject,
+        expects_reply=context.expects_reply,
+        data={
+            "message_id": message.id,
+            "execution_id": ids.execution_id(ulid),
+            "recipient_agent_id": message.agent_id,
+            "sender_agent_id": message.sender.agent_id,
+            "sender_owner": message.sender.owner,
+            "thread_id": message.thread,
+            "reply_to": context.reply_to,
+            "correlation_id": context.correlation_id,
+            "priority": context.priority,
+        },
+    )
+
+
+def _event(gist: Gist, owner: str, stored: Stored, index: int, kind: EventType, data: JsonObject) -> TenantEvent:
     return TenantEvent(
         id=f"evt_{stored.seq}_{index}",
         type=kind,
         owner=owner,
-        agent_id=message.agent_id,
-        subject=message.id,
+        agent_id=gist.data["recipient_agent_id"],
+        subject=gist.data["message_id"],
         time=stored.event.at,
-        data={**about, **data},
+        data={**gist.data, **data},
         ledger_seq=stored.seq,
     )
 
@@ -245,10 +278,12 @@ _RULES: Final[dict[type[Any], Callable[[Facts, Any], tuple[Facts, list[Told]]]]]
     Claimed: _claimed,
     FellBack: _fell_back,
     Leased: _leased,
+    InContext: _in_context,
     AttemptFailed: _attempt_failed,
     InboxMarked: _inbox_marked,
     OutcomeRecorded: _outcome_recorded,
     EvidenceAdded: _evidence_added,
     VerificationChanged: _verification_changed,
     Ended: _ended,
+    Discarded: _discarded,
 }

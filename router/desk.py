@@ -16,13 +16,13 @@ from contracts import ids
 from contracts.clock import Clock, Ids
 from contracts.errors import Conflict, Forbidden, NotFound, Stale, Unavailable
 from contracts.events import Accepted, Event, FellBack, History, Offered, Released, Replayed, Stored
-from contracts.records import Agent, Decision, Envelope, Principal
+from contracts.records import Agent, Decision, Envelope, Principal, Reachability
 from contracts.words import Channel, State
 from router.attestation import push_nonce
 from router.channels import ALL
 from router.execution import Execution, apply, fold
 from router.explain import View, message_view, trace_view
-from router.gates import Question
+from router.gates import ECHO_BOUND_S, Question
 from router.guarding import Guarding
 from router.guards import GuardLimits
 from router.ports import Authorizer, Budgets, Directory, Freshness, Ledger, Projection, Pushes, Row
@@ -31,7 +31,9 @@ from router.settled import SettledDecisions
 ROUNDS: Final = 16
 """How often an operation starts again when others are faster; more would mean a livelock somewhere."""
 
-SENDERS: Final = frozenset({"message.read", "execution.read", "message.cancel", "execution.verify", "execution.replay"})
+SENDERS: Final = frozenset(
+    {"message.read", "execution.read", "message.cancel", "message.redrive", "execution.verify", "execution.replay"}
+)
 """What the sender's side may do; everything else is the receiver's."""
 
 
@@ -68,6 +70,7 @@ class Policy:
     outcome_deadline: timedelta = timedelta(minutes=15)
     bg_max_attempts: int = ALL[Channel.BG].ladder.max_attempts
     guards: GuardLimits = GuardLimits()
+    echo_bound_s: int = ECHO_BOUND_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +165,10 @@ class Desk:
 
     async def _question(self, agent: Agent) -> Question:
         sessions = await self._directory.live_sessions(agent.id)
-        reach = await self._freshness.reachability(agent.id, sessions)
-        return Question(recipient=agent, reach=reach, now=self._clock.now())
+        return self._asked(agent, await self._freshness.reachability(agent.id, sessions))
+
+    def _asked(self, agent: Agent, reach: Reachability) -> Question:
+        return Question(recipient=agent, reach=reach, now=self._clock.now(), echo_bound_s=self._policy.echo_bound_s)
 
     async def _change_message(
         self,

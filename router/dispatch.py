@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from contracts.records import JsonObject
-from contracts.subscriptions import Subscription, SubscriptionMark
+from contracts.subscriptions import Posting, Subscription, SubscriptionMark
 from contracts.tenant_events import StoredEvent
 from router.explain import instant
 from router.ports import PostResult
@@ -21,6 +21,9 @@ PAUSE: Final = timedelta(hours=1)
 BACKOFF_S: Final = (1, 2, 5, 10, 20, 40, 60, 120, 300)
 INLINE_MAX_BYTES: Final = 32_768
 GONE: Final = 410
+POSTINGS: Final = 10
+"""How many postings a mark remembers: it is written anew after each of them."""
+RESPONSE_CHARACTERS: Final = 512
 
 
 def not_before(mark: SubscriptionMark, name: str, now: datetime) -> datetime | None:
@@ -67,6 +70,23 @@ def failed(mark: SubscriptionMark, result: PostResult, now: datetime) -> Subscri
         return replace(freed, paused_until=now + PAUSE, retry_at=None)
     wait_s = max(BACKOFF_S[min(failures, len(BACKOFF_S)) - 1], min(result.retry_after_s or 0, PAUSE.total_seconds()))
     return replace(freed, retry_at=now + timedelta(seconds=wait_s))
+
+
+def logged(
+    mark: SubscriptionMark, events: Sequence[StoredEvent], result: PostResult, now: datetime
+) -> SubscriptionMark:
+    """With this posting as the newest of the last few."""
+    refusal = "" if is_delivered(result) else result.excerpt[:RESPONSE_CHARACTERS]
+    posting = Posting(
+        at=now,
+        first_seq=events[0].seq,
+        last_seq=events[-1].seq,
+        status=result.status,
+        latency_ms=result.latency_ms,
+        error=result.error,
+        response=refusal,
+    )
+    return replace(mark, postings=(*mark.postings, posting)[-POSTINGS:])
 
 
 def is_delivered(result: PostResult) -> bool:

@@ -3,10 +3,12 @@
     accepted ─┬─▶ scheduled ──released──▶ waiting | offered | queued | in_inbox
               ├─▶ waiting ──offered──▶ offered
               ├─▶ offered ──claimed──▶ claimed ──outcome_recorded──▶ delivered
+              │      │                   └──in_context──▶ claimed
               │      ├──fell_back──▶ queued | in_inbox | waiting
               │      └──outcome_recorded──▶ delivered
               ├─▶ queued ──leased──▶ leased ──outcome_recorded──▶ delivered
               │                        ├──lease_extended──▶ leased
+              │                        ├──in_context──▶ leased
               │                        └──attempt_failed──▶ queued
               ├─▶ in_inbox ──inbox_marked──▶ inbox_delivered | inbox_read
               │      └──outcome_recorded──▶ delivered
@@ -15,11 +17,13 @@
               └─▶ any open state ──ended──▶ the terminal state the event names
 
     any terminal state ──replayed──▶ the next execution, which begins as an acceptance does
+    any dead letter ──discarded──▶ discarded
     delivered ──evidence_added──▶ delivered
         └──verification_changed──▶ delivered
 
 `TABLE` is the law: an event that is not in the row of the present state raises `IllegalEvent` and changes nothing.
-An execution that has ended stays as it is, apart from what its outcome is worth: a replay is another execution.
+An execution that has ended stays as it is, apart from what its outcome is worth, and apart from a dead letter that is
+discarded; a replay is another execution.
 The state of a message is the fold of its events; nothing else is stored.
 """
 
@@ -33,12 +37,14 @@ from contracts.events import (
     Accepted,
     AttemptFailed,
     Claimed,
+    Discarded,
     Ended,
     Event,
     EvidenceAdded,
     FellBack,
     History,
     InboxMarked,
+    InContext,
     Leased,
     LeaseExtended,
     Offered,
@@ -50,6 +56,7 @@ from contracts.events import (
 )
 from contracts.records import Claim, JsonObject, Lease, Outcome, Step, Trace
 from contracts.words import (
+    DEAD_LETTER_STATES,
     OPEN_STATES,
     TERMINAL_STATES,
     Channel,
@@ -66,13 +73,14 @@ TABLE: Final[dict[State, frozenset[str]]] = {
     State.SCHEDULED: frozenset({"released", "ended"}),
     State.WAITING: frozenset({"offered", "ended"}),
     State.OFFERED: frozenset({"claimed", "fell_back", "outcome_recorded", "ended"}),
-    State.CLAIMED: frozenset({"outcome_recorded", "ended"}),
+    State.CLAIMED: frozenset({"in_context", "outcome_recorded", "ended"}),
     State.QUEUED: frozenset({"leased", "ended"}),
-    State.LEASED: frozenset({"lease_extended", "attempt_failed", "outcome_recorded", "ended"}),
+    State.LEASED: frozenset({"lease_extended", "in_context", "attempt_failed", "outcome_recorded", "ended"}),
     State.IN_INBOX: frozenset({"inbox_marked", "outcome_recorded", "ended"}),
     State.INBOX_DELIVERED: frozenset({"inbox_marked", "outcome_recorded", "ended"}),
     State.INBOX_READ: frozenset({"outcome_recorded", "ended"}),
     **dict.fromkeys(TERMINAL_STATES, frozenset({"replayed"})),
+    **dict.fromkeys(DEAD_LETTER_STATES, frozenset({"discarded", "replayed"})),
     State.DELIVERED: frozenset({"evidence_added", "verification_changed", "replayed"}),
 }
 
@@ -82,7 +90,8 @@ class Execution:
     """One execution as its events leave it.
 
     `due_at` is when somebody has to act if nothing happens before: the claim window, the lease, the retry or the
-    message's own end. `failed_attempts` counts leases that came to nothing.
+    message's own end. `failed_attempts` counts leases that came to nothing. `in_context_at` is when whoever holds the
+    execution, or held it last, said that the message was taken.
     """
 
     number: int
@@ -99,6 +108,7 @@ class Execution:
     claim: Claim | None = None
     outcome_before: datetime | None = None
     lease: Lease | None = None
+    in_context_at: datetime | None = None
     leases: int = 0
     failed_attempts: int = 0
     max_attempts: int = 1
@@ -110,6 +120,7 @@ class Execution:
     judged: bool = False
     evidence: JsonObject = field(default_factory=dict)
     ended_at: datetime | None = None
+    discarded: Discarded | None = None
 
     @property
     def is_open(self) -> bool:
@@ -259,7 +270,14 @@ def _fell_back(execution: Execution, event: FellBack) -> Execution:
 def _leased(execution: Execution, event: Leased) -> Execution:
     if event.lease.number <= execution.leases:
         raise IllegalEvent(execution.state.value, event.type)
-    return replace(execution, state=State.LEASED, lease=event.lease, leases=event.lease.number, retry_at=None)
+    return replace(
+        execution,
+        state=State.LEASED,
+        lease=event.lease,
+        leases=event.lease.number,
+        in_context_at=None,
+        retry_at=None,
+    )
 
 
 def _lease_extended(execution: Execution, event: LeaseExtended) -> Execution:
@@ -267,6 +285,13 @@ def _lease_extended(execution: Execution, event: LeaseExtended) -> Execution:
     if lease is None or lease.number != event.number:
         raise IllegalEvent(execution.state.value, event.type)
     return replace(execution, lease=replace(lease, expires_at=event.expires_at))
+
+
+def _in_context(execution: Execution, event: InContext) -> Execution:
+    held = execution.lease.number if execution.lease else None
+    if event.lease != held or execution.in_context_at is not None:
+        raise IllegalEvent(execution.state.value, event.type)
+    return replace(execution, in_context_at=event.at)
 
 
 def _attempt_failed(execution: Execution, event: AttemptFailed) -> Execution:
@@ -277,6 +302,7 @@ def _attempt_failed(execution: Execution, event: AttemptFailed) -> Execution:
         state=State.QUEUED,
         reason=event.reason,
         lease=None,
+        in_context_at=None,
         failed_attempts=execution.failed_attempts + 1,
         retry_at=event.retry_at,
         last_error=event.detail,
@@ -327,6 +353,11 @@ def _ended(execution: Execution, event: Ended) -> Execution:
     )
 
 
+def _discarded(execution: Execution, event: Discarded) -> Execution:
+    # `ended_at` and the last error stay: they say what was given up.
+    return replace(execution, state=State.DISCARDED, reason=Reason.DISCARDED_BY_RECEIVER, discarded=event)
+
+
 _CHANGES: Final[dict[type[Any], Callable[[Execution, Any], Execution]]] = {
     Released: _released,
     Replayed: _replayed,
@@ -335,10 +366,12 @@ _CHANGES: Final[dict[type[Any], Callable[[Execution, Any], Execution]]] = {
     FellBack: _fell_back,
     Leased: _leased,
     LeaseExtended: _lease_extended,
+    InContext: _in_context,
     AttemptFailed: _attempt_failed,
     InboxMarked: _inbox_marked,
     OutcomeRecorded: _outcome_recorded,
     EvidenceAdded: _evidence_added,
     VerificationChanged: _verification_changed,
     Ended: _ended,
+    Discarded: _discarded,
 }

@@ -12,6 +12,7 @@ from typing import Any
 from contracts import ids
 from contracts.events import Accepted, History, Released, Replayed, Stored
 from contracts.records import Claim, Decision, GateResult, Lease, Message, Step, Trace
+from contracts.words import State
 from router.decision import first_state
 from router.execution import Execution
 
@@ -31,6 +32,7 @@ def message_view(history: History, execution: Execution, *, trace: bool = True) 
         "from": {
             "owner": message.sender.owner,
             "agent_id": message.sender.agent_id,
+            "slug": message.sender.agent_slug,
             "key_id": message.sender.key_id,
         },
         "subject": message.subject,
@@ -41,6 +43,9 @@ def message_view(history: History, execution: Execution, *, trace: bool = True) 
         "live_fallback_mode": message.wish.fallback.value,
         **_standing(message, execution),
     }
+    if execution.discarded:
+        discarded = execution.discarded
+        view["discarded"] = {"reason": discarded.reason, "by": discarded.by, "at": instant(discarded.at)}
     if trace:
         view["trace"] = trace_view(execution.trace)
     return view
@@ -75,7 +80,10 @@ def _context(message: Message) -> View:
         "expects_reply": context.expects_reply,
         "reply_to_agent": context.reply_to_agent,
         "priority": context.priority,
+        "priority_downgraded": context.priority_downgraded,
+        "auto_reply": context.is_auto_reply,
         "hop": context.hop,
+        "chain": list(context.chain),
         "send_at": instant(message.wish.send_at),
         "verification": message.wish.verification.value,
     }
@@ -95,8 +103,10 @@ def _standing(message: Message, execution: Execution) -> View:
         "deadline_at": instant(execution.due_at),
         "claim": _claim(execution.claim),
         "lease": _lease(execution.lease),
+        "in_context_at": instant(execution.in_context_at),
         "attempts": execution.attempts,
         "max_attempts": execution.max_attempts,
+        "retry_at": instant(execution.retry_at) if execution.state is State.QUEUED else None,
         "last_error": execution.last_error,
         "outcome": _outcome(execution),
     }
@@ -162,7 +172,7 @@ def _event(stored: Stored) -> View:
     fields = {
         name: plain(getattr(event, name))
         for name in event.__dataclass_fields__
-        if name not in ("type", "at", "by", "message")
+        if name not in ("type", "at", "by", "message", "answer")
     }
     if isinstance(event, Accepted | Released | Replayed):
         fields["decision"] = decision_view(event.decision)

@@ -29,6 +29,11 @@ def check_lease(execution: Execution, number: int) -> None:
         raise Conflict("stale_lease", "This lease is not the present one.")
 
 
+def is_under(lease: Lease, number: int | None) -> bool:
+    """Whether who names this number speaks under `lease`; a lease without a fence counts for those that name none."""
+    return number == lease.number or (number is None and not lease.fenced)
+
+
 def leased(execution: Execution, holder: str, lease_s: float, now: datetime, by: str, *, fenced: bool = True) -> Leased:
     """The event that gives `holder` the next lease, `lease_s` seconds long."""
     lease = Lease(

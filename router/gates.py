@@ -22,16 +22,18 @@ from contracts.words import AgentStatus, Channel, Gate, Reason, Verdict
 
 TENTH: Final = timedelta(milliseconds=100)
 ECHO_BOUND_S: Final = 10
-"""How long an echo may take: a third of the usual claim window, so that a session still has time to claim."""
+"""How long an echo may take unless set otherwise: a third of the usual claim window, so that a session still has time
+to claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Everything a gate may look at."""
+    """Everything a gate may look at. `echo_bound_s`: how long an echo may stay unanswered."""
 
     recipient: Agent
     reach: Reachability
     now: datetime
+    echo_bound_s: int = ECHO_BOUND_S
 
 
 GateFunction = Callable[[Question, Channel], GateResult]
@@ -77,7 +79,8 @@ def heartbeat_fresh(q: Question, channel: Channel) -> GateResult:
 def push_path(q: Question, channel: Channel) -> GateResult:
     """Ask whether the last echo along the way of pushes was answered in time, or may still be.
 
-    A session that cannot echo is not judged by it: one of those among the fresh ones is enough.
+    A session that cannot echo is not judged by it: one of those among the fresh ones is enough. Nor is anybody who was
+    never asked: what is not known speaks for the session.
     """
     fresh = [each for each in q.reach.sessions if _is_fresh(each, q)]
     echoing = sum(each.echoes for each in fresh)
@@ -86,8 +89,8 @@ def push_path(q: Question, channel: Channel) -> GateResult:
     asked_at, answered_at = q.reach.echo_asked_at, q.reach.echo_answered_at
     ages = {"asked_age_s": asked_at, "answered_age_s": answered_at}
     facts = {name: age(at, q.now) for name, at in ages.items() if at is not None}
-    reason = _overdue(asked_at, answered_at, q.now)
-    return _answer(Gate.PUSH_PATH, channel, reason, echoing=echoing, bound_s=ECHO_BOUND_S, **facts)
+    reason = _echo_reason(asked_at, answered_at, q)
+    return _answer(Gate.PUSH_PATH, channel, reason, echoing=echoing, bound_s=q.echo_bound_s, **facts)
 
 
 def host_fresh(q: Question, channel: Channel) -> GateResult:
@@ -127,16 +130,23 @@ def age(then: datetime, now: datetime) -> float:
     return max(0, tenths) / 10
 
 
+def is_unanswered(asked_at: datetime | None, answered_at: datetime | None) -> bool:
+    """Say whether an echo was asked that has not been answered since."""
+    return asked_at is not None and (answered_at is None or answered_at < asked_at)
+
+
+def is_overdue(asked_at: datetime | None, answered_at: datetime | None, now: datetime, *, bound_s: int) -> bool:
+    """Say whether such an echo's time is up."""
+    return asked_at is not None and is_unanswered(asked_at, answered_at) and age(asked_at, now) > bound_s
+
+
 def _is_fresh(session: SessionFact, q: Question) -> bool:
     seen_at = session.last_seen_at
     return seen_at is not None and age(seen_at, q.now) <= q.recipient.heartbeat_age_sec
 
 
-def _overdue(asked_at: datetime | None, answered_at: datetime | None, now: datetime) -> Reason:
-    """What an echo says that has not been answered since it was asked, once its time is up."""
-    if asked_at is None or (answered_at is not None and answered_at >= asked_at):
-        return Reason.OK
-    if age(asked_at, now) <= ECHO_BOUND_S:
+def _echo_reason(asked_at: datetime | None, answered_at: datetime | None, q: Question) -> Reason:
+    if not is_overdue(asked_at, answered_at, q.now, bound_s=q.echo_bound_s):
         return Reason.OK
     return Reason.ECHO_MISSING if answered_at is None else Reason.UNREACHABLE
 

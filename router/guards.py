@@ -184,7 +184,8 @@ EXHAUSTED: Final = {
 def _budget_answer(budget: Budget, fact: BudgetFact) -> GateResult:
     facts: dict[str, Any] = {"limit": budget.limit, "window_s": budget.window_s}
     if not fact.admits:
-        return _answer(budget.gate, EXHAUSTED[budget.gate], **facts, retry_after_s=fact.retry_after_s)
+        opened = {"opened": True} if fact.has_opened else {}
+        return _answer(budget.gate, EXHAUSTED[budget.gate], **facts, **opened, retry_after_s=fact.retry_after_s)
     facts["remaining"] = fact.remaining
     if fact.is_probe:
         facts["probe"] = True

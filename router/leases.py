@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from contracts.errors import Conflict, Stale
 from contracts.events import Event, LeaseExtended, OutcomeRecorded
-from contracts.records import Outcome, Principal
+from contracts.records import Outcome, Principal, WebhookAnswer
 from contracts.words import Channel, Reason
 from router.deadlines import Failure, failed_attempt
 from router.desk import Desk, Standing
@@ -68,7 +68,9 @@ class Leases(Desk):
 
         return await self._change_execution(execution_id, principal, "execution.lease", step)
 
-    async def settle_webhook(self, standing: Standing, ended: Outcome | Failure, *, by: str) -> Standing | None:
+    async def settle_webhook(
+        self, standing: Standing, ended: Outcome | Failure, *, by: str, answer: WebhookAnswer | None = None
+    ) -> Standing | None:
         """Record what came of a webhook attempt; None when the lease had been lost in the meantime."""
         now, execution = self._clock.now(), standing.execution
         event: Event
@@ -84,6 +86,7 @@ class Leases(Desk):
                 outcome=replace(ended, state=state),
                 reason=Reason.RECEIVER_ANSWERED,
                 lease=execution.leases,
+                answer=answer,
             )
         try:
             return await self._append(standing, event)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from contracts.cues import Cue
 from contracts.events import Event, History, Stored
 from contracts.records import Agent, Envelope, LiveSession, Principal, Reachability
+from contracts.redrives import DeadLetterFilter, OpenRedrive, Redrive, RedriveRun
 from contracts.subscriptions import Subscription, SubscriptionMark, Subscriptions
-from contracts.tenant_events import EventFilter, EventPage, LogPlace, TenantEvent
+from contracts.tenant_events import EventFilter, EventPage, LogPlace, StoredEvent, TenantEvent
 from contracts.words import Channel, Gate, State
 
 
@@ -35,10 +37,11 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """One event as the tail of the ledger tells it."""
+    """One event as the tail of the ledger tells it. `n_bytes` is the size of its record."""
 
     ulid: str
     stored: Stored
+    n_bytes: int = 0
 
 
 class LedgerTail(Protocol):
@@ -92,9 +95,13 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetFact:
-    """What was counted. `is_probe`: the one message by which an open budget is tried."""
+    """What was counted. `has_opened`: the budget was used up and opened just now, for this very message.
+
+    `is_probe`: the one message by which an open budget is tried.
+    """
 
     admits: bool
+    has_opened: bool = False
     remaining: int = 0
     retry_after_s: float = 0
     is_probe: bool = False
@@ -115,6 +122,14 @@ class Budgets(Protocol):
         ...
 
 
+class DigestBook(Protocol):
+    """How far an agent's messages of low priority have been told in digests."""
+
+    async def newest(self, owner: str, agent_id: str) -> StoredEvent | None:
+        """The agent's newest digest in the log of events. Raises `Unavailable`."""
+        ...
+
+
 class Directory(Protocol):
     """Read access to who exists. Answers may be up to two seconds old."""
 
@@ -124,8 +139,12 @@ class Directory(Protocol):
         """The attached sessions of an agent."""
         ...
 
-    async def disable_webhook(self, agent_id: str, at: datetime) -> None:
-        """Note that the agent's receiver answered 410 Gone: nothing is posted to it until its URL is set anew."""
+    async def disable_webhook(self, agent: Agent, at: datetime, reason: str) -> bool:
+        """Nothing more is posted to this URL until its owner enables it; False when it was disabled, or changed."""
+        ...
+
+    async def note_webhook(self, agent: Agent, failing_since: datetime | None) -> None:
+        """Note since when the receiver at this URL has taken nothing; None: it took something."""
         ...
 
 
@@ -235,6 +254,34 @@ class EventLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CueHeld:
+    """A cue with the sequence a change of it must expect."""
+
+    cue: Cue
+    seq: int
+
+
+class CueStore(Protocol):
+    """Cues, as those who fire them use them. Raises `Unavailable` when the directory cannot be asked."""
+
+    async def all(self) -> Sequence[Cue]:
+        """Every cue there is; one that cannot be read is left out."""
+        ...
+
+    async def get(self, cue_id: str) -> CueHeld | None:
+        """The cue as it is now."""
+        ...
+
+    async def put(self, cue: Cue, *, expected_seq: int) -> None:
+        """Raises `Stale` when somebody else wrote it since."""
+        ...
+
+    async def is_granted(self, giver: str, to: str) -> bool:
+        """Whether `to` may send to `giver`'s externally addressable agents."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MarkHeld:
     """A subscription's mark with the sequence a change of it must expect; 0: there is none yet."""
 
@@ -261,4 +308,52 @@ class SubscriptionStore(Protocol):
 
     async def set_mark(self, subscription_id: str, mark: SubscriptionMark, *, expected_seq: int) -> MarkHeld:
         """Raises `Stale` when somebody else wrote it since."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterRows:
+    """Message views (JSON bytes), and the accept sequence to go on behind; None when there is no more."""
+
+    views: tuple[bytes, ...]
+    next_after: int | None
+
+
+class DeadLetterIndex(Protocol):
+    """An owner's messages by how they ended. Raises `Unavailable` rather than answer short."""
+
+    async def page(
+        self, owner: str, wanted: DeadLetterFilter, *, after: int | None, limit: int, oldest_first: bool
+    ) -> DeadLetterRows:
+        """Those with the agent, the states and the channel of `wanted`; its other parts are the caller's to check."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHeld:
+    """A redrive's run with the sequence a change of it must expect."""
+
+    run: RedriveRun
+    seq: int
+
+
+class RedriveStore(Protocol):
+    """Redrives and how far they have got, as routers use them."""
+
+    async def open(self) -> Sequence[OpenRedrive]:
+        """Those that have not ended; may be two seconds old."""
+        ...
+
+    async def redrive(self, named: OpenRedrive) -> Redrive | None: ...
+
+    async def run(self, redrive_id: str) -> RunHeld | None:
+        """As it is now."""
+        ...
+
+    async def set_run(self, redrive_id: str, run: RedriveRun, *, expected_seq: int) -> RunHeld:
+        """Raises `Stale` when somebody else wrote it since."""
+        ...
+
+    async def close(self, named: OpenRedrive) -> None:
+        """Take one that has ended off the list of open ones."""
         ...

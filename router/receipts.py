@@ -1,12 +1,14 @@
 """The receipts of a message: how far it got and when, read off its events. Pure.
 
-    accepted ─▶ scheduled ─▶ routed ─▶ offered ─▶ claimed ──────────────▶ outcome | ended
+    accepted ─▶ scheduled ─▶ routed ─▶ offered ─▶ claimed ─▶ in_context ─▶ outcome | ended
                                 │         └─▶ fell_back ─▶ …
-                                ├─▶ leased (bg, webhook; once per attempt)
+                                ├─▶ leased ─▶ in_context (bg; once per attempt)
+                                ├─▶ leased (webhook; once per attempt)
                                 └─▶ handed_out ─▶ read (inbox)
 
 A receipt says what is known and nothing more: an offer is `offered` whether or not a session has heard of it, and what
-a poll gave out is `handed_out` until its receiver says that it was read.
+a poll gave out is `handed_out` until its receiver says that it was read. `in_context` and `read` are the receiver's own
+statements that it has the message before it: of a claim or a lease the one, of an inbox the other.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,11 +18,13 @@ from typing import Any, Final
 from contracts.events import (
     Accepted,
     Claimed,
+    Discarded,
     Ended,
     Event,
     FellBack,
     History,
     InboxMarked,
+    InContext,
     Leased,
     Offered,
     OutcomeRecorded,
@@ -48,8 +52,8 @@ STAGES: Final = (
     "read",
     "outcome",
     "ended",
+    "discarded",
 )
-"""`in_context` is the word for a receiver's own statement that it has the message before it; no event says so yet."""
 
 
 def receipts(history: History) -> list[Receipt]:
@@ -125,6 +129,10 @@ def _leased(event: Leased, channel: Channel | None) -> Iterator[tuple[str, Chann
     yield "leased", channel, {"number": event.lease.number, "holder": event.lease.holder}
 
 
+def _in_context(event: InContext, channel: Channel | None) -> Iterator[tuple[str, Channel | None, View]]:
+    yield "in_context", channel, {"lease": event.lease}
+
+
 def _marked(event: InboxMarked, channel: Channel | None) -> Iterator[tuple[str, Channel | None, View]]:
     yield ("read" if event.state is State.INBOX_READ else "handed_out"), channel, {}
 
@@ -137,6 +145,10 @@ def _ended(event: Ended, channel: Channel | None) -> Iterator[tuple[str, Channel
     yield "ended", channel, {"state": event.state.value, "reason": event.reason.value}
 
 
+def _discarded(event: Discarded, channel: Channel | None) -> Iterator[tuple[str, Channel | None, View]]:
+    yield "discarded", channel, {"reason": event.reason}
+
+
 _TELL: Final[dict[type[Any], Tell]] = {
     Accepted: _accepted,
     Released: _routed,
@@ -145,7 +157,9 @@ _TELL: Final[dict[type[Any], Tell]] = {
     FellBack: _fell_back,
     Claimed: _claimed,
     Leased: _leased,
+    InContext: _in_context,
     InboxMarked: _marked,
     OutcomeRecorded: _reported,
     Ended: _ended,
+    Discarded: _discarded,
 }

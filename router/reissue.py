@@ -61,19 +61,23 @@ class Reissues(Desk):
             decision = await self._decide_again(message, agent)
             if decision.ending is State.REJECTED:
                 raise rejection(decision)
-            expires_at = now + time_to_live(message.wish, decision)
-            return Replayed(
-                at=now,
-                by=f"key:{principal.key_id}",
-                execution=execution.number + 1,
-                agent_id=message.agent_id,
-                decision=decision,
-                expires_at=expires_at,
-                claim_before=_window(message.wish, agent, decision, now, expires_at),
-                max_attempts=self._first_attempts(decision),
-            )
+            return self._replayed(standing, agent, decision, by=f"key:{principal.key_id}")
 
         return await self._change_execution(execution_id, principal, "execution.replay", step)
+
+    def _replayed(self, standing: Standing, agent: Agent, decision: Decision, *, by: str) -> Replayed:
+        message, now = standing.history.message, self._clock.now()
+        expires_at = now + time_to_live(message.wish, decision)
+        return Replayed(
+            at=now,
+            by=by,
+            execution=standing.execution.number + 1,
+            agent_id=message.agent_id,
+            decision=decision,
+            expires_at=expires_at,
+            claim_before=_window(message.wish, agent, decision, now, expires_at),
+            max_attempts=self._first_attempts(decision),
+        )
 
     async def _decide_again(self, message: Message, agent: Agent) -> Decision:
         return decide(message.wish, await self._question(agent))

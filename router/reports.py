@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from contracts.records import JsonObject, Lease, Outcome
+from contracts.records import JsonObject, Outcome
 from contracts.words import Channel, DeliveryRoute, EffectiveMode, State
 from router.channels import ALL
 from router.execution import Execution
+from router.fencing import is_under
 
 LIVE = "live"
 
@@ -89,13 +90,9 @@ def _unclaimed(report: Report, execution: Execution, now: datetime) -> Unaccepta
 
 def _of_lease(report: Report, execution: Execution) -> Outcome | Unacceptable:
     lease = execution.lease
-    if lease is None or execution.channel is not Channel.BG or not _is_under(lease, report):
+    if lease is None or execution.channel is not Channel.BG or not is_under(lease, report.lease):
         return _stale_lease()
     return _unless_live(report, background_route(execution))
-
-
-def _is_under(lease: Lease, report: Report) -> bool:
-    return report.lease == lease.number or (report.lease is None and not lease.fenced)
 
 
 def _stale_lease() -> Unacceptable:

@@ -3,15 +3,16 @@
 from router.acceptance import Acceptance, Draft
 from router.attestation import Proof
 from router.claims import Claims
+from router.contexts import Contexts
 from router.desk import Neighbours, Policy, Standing
 from router.endings import Endings
 from router.evidence import Evidence
 from router.leases import Leases
-from router.reissue import Reissues
+from router.redriving import Redriving
 from router.reports import Report
 
 
-class Service(Acceptance, Claims, Leases, Endings, Evidence, Reissues):
+class Service(Acceptance, Claims, Leases, Contexts, Endings, Evidence, Redriving):
     """What the gateway calls in-process and the worker calls later."""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 import structlog
@@ -26,6 +27,7 @@ from contracts.subscriptions import DeliveryTarget, Subscription
 from contracts.tenant_events import ANY_TYPE, EventFilter, EventType, StoredEvent, TenantEvent
 from router import dispatch
 from router.explain import instant
+from router.places import PlaceLimits, Places
 from router.ports import (
     Directory,
     EventLog,
@@ -39,7 +41,7 @@ from router.ports import (
 TIMEOUT_S: Final = 15.0
 HOLD_MARGIN_S: Final = 5.0
 """How much longer than a POST may take a subscription is held: nobody else posts meanwhile."""
-AT_ONCE: Final = 64
+AT_ONCE: Final = PlaceLimits(in_all=256, per_owner=32, per_host=8)
 LOOK_AGAIN_S: Final = 60.0
 
 T = TypeVar("T")
@@ -78,7 +80,7 @@ class Dispatcher:
         self._clock = clock
         self._to_json = to_json
         self._timeout_s = timeout_s
-        self._places = anyio.CapacityLimiter(AT_ONCE)
+        self._places = Places(AT_ONCE)
         self._loops: dict[str, _Loop] = {}
         self._subscribed: set[str] = set()
 
@@ -157,7 +159,8 @@ class Dispatcher:
         if not dispatch.is_held(held.mark, self._name, now + timedelta(seconds=self._timeout_s)):
             mark = dispatch.taken(held.mark, self._name, self._hold_until(now))
             held = await self._store.set_mark(subscription.id, mark, expected_seq=held.seq)
-        async with self._places:
+        host = urlsplit(subscription.webhook_url or "").netloc
+        async with self._places.place(subscription.owner, host):
             result = await self._post(subscription, events)
         await self._settle(subscription, held, events, result)
         return True
@@ -205,6 +208,7 @@ class Dispatcher:
             mark = dispatch.delivered(held.mark, events[-1].seq, now, hold_until=until)
         else:
             mark = dispatch.failed(held.mark, result, now)
+        mark = dispatch.logged(mark, events, result, now)
         await _patiently(partial(self._store.set_mark, subscription.id, mark, expected_seq=held.seq))
         log.info(
             "events_posted",

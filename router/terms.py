@@ -50,6 +50,6 @@ def rejection(decision: Decision) -> Conflict | Invalid | TooMany:
     messages = {
         Reason.CAPABILITY_NOT_DECLARED: "The agent does not declare this channel.",
         Reason.WEBHOOK_URL_MISSING: "The agent has no webhook URL.",
-        Reason.WEBHOOK_DISABLED: "The agent's webhook receiver is gone; its URL has to be set anew.",
+        Reason.WEBHOOK_DISABLED: "The agent's webhook is disabled; its owner has to enable it, or to set its URL anew.",
     }
     return Invalid(decision.reason.value, messages.get(decision.reason, "The message cannot be routed."), trace=trace)

@@ -121,7 +121,7 @@ class Worker:
             due = self._agenda.due(now)
             for entry in due:
                 if entry.is_webhook and now <= entry.execution.expires_at:
-                    self._webhooks.start(entry.ulid, entry.agent_id, group)
+                    self._webhooks.start(entry.ulid, entry.agent_id, group, self._agenda.postpone)
                 else:
                     group.start_soon(self._act, entry)
             with anyio.move_on_after(0 if due else TICK_S):

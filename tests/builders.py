@@ -9,12 +9,14 @@ from contracts.events import (
     Accepted,
     AttemptFailed,
     Claimed,
+    Discarded,
     Ended,
     Event,
     EvidenceAdded,
     FellBack,
     History,
     InboxMarked,
+    InContext,
     Leased,
     LeaseExtended,
     Offered,
@@ -240,6 +242,10 @@ def extended(number: int = 1, at_s: float = 4, *, lease_s: float = LEASE_S) -> L
     return LeaseExtended(at=after(at_s), by="key:key_max", number=number, expires_at=after(at_s + lease_s))
 
 
+def in_context(lease: int | None = None, at_s: float = 4) -> InContext:
+    return InContext(at=after(at_s), by="key:key_max", lease=lease)
+
+
 def attempt_failed(
     number: int = 1, at_s: float = 5, *, pause_s: float = 1, detail: str | None = "exit 1"
 ) -> AttemptFailed:
@@ -283,6 +289,10 @@ def verification_changed(
 
 def ended(state: State = State.EXPIRED, reason: Reason = Reason.TTL_PASSED, at_s: float = 8) -> Ended:
     return Ended(at=after(at_s), by="router-1", state=state, reason=reason)
+
+
+def discarded(at_s: float = 20, *, reason: str = "nobody waits for it") -> Discarded:
+    return Discarded(at=after(at_s), by="key:key_max", reason=reason)
 
 
 def again(*events: Event, number: int = 2) -> tuple[Event, ...]:
@@ -342,6 +352,7 @@ WAYS: Final[dict[State, tuple[Event, ...]]] = {
     ),
     State.REJECTED: (accepted(decision(ending=State.REJECTED, reason=Reason.AGENT_INACTIVE)),),
     State.DEAD_LETTER: (accepted(BG), ended(State.DEAD_LETTER, Reason.ATTEMPTS_EXHAUSTED)),
+    State.DISCARDED: (accepted(BG), ended(), discarded()),
 }
 """For every state, the events of one message that leave it there."""
 

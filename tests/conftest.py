@@ -2,10 +2,14 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from typing import Final
 
 import pytest
 
 from infra.embedded import EmbeddedNats, EmbeddedRedis, NatsEndpoint, RedisEndpoint
+
+RESERVED_BYTES: Final = 1024**4
+"""What the streams of all tests together may reserve; what they take of the disk is far less."""
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +26,7 @@ def prefix() -> str:
 @pytest.fixture(scope="session")
 async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsEndpoint]:
     """The broker all tests share: never stop it, and keep to your own `prefix`."""
-    server = EmbeddedNats(data_dir=tmp_path_factory.mktemp("nats"))
+    server = EmbeddedNats(data_dir=tmp_path_factory.mktemp("nats"), max_file_store_bytes=RESERVED_BYTES)
     yield await server.start()
     await server.stop()
 

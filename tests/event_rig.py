@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import httpx
+from prometheus_client import CollectorRegistry
 from pydantic_core import to_json
 
 from infra.clock import SystemClock
@@ -18,6 +19,7 @@ from infra.ledger_tail import StreamTail
 from infra.subscription_store import DirectorySubscriptions
 from infra.webhook_client import AiohttpSender
 from router.event_log import EventWriter
+from router.metrics import EventLogMetrics
 from router.subscriptions import Dispatcher
 from tests.http_rig import Caller, Json, Rig
 
@@ -44,7 +46,13 @@ async def event_router(rig: Rig, *, name: str = "router:test") -> AsyncIterator[
             to_json=to_json,
             timeout_s=2,
         )
-        writer = EventWriter(log=events, ledger=ledger, tail=StreamTail(broker, names), stand_by_s=0.1)
+        writer = EventWriter(
+            log=events,
+            ledger=ledger,
+            tail=StreamTail(broker, names),
+            metrics=EventLogMetrics(CollectorRegistry(), clock, lambda: 0),
+            stand_by_s=0.1,
+        )
         group.start_soon(dispatcher.run)
         group.start_soon(writer.run)
         yield

@@ -9,6 +9,7 @@ import anyio
 import httpx
 from pydantic import SecretStr
 
+from contracts.clock import Clock
 from contracts.errors import Unavailable
 from gateway.__main__ import Gateway, build
 from gateway.directory import ensure_admin_key, fresh_key_text
@@ -124,9 +125,11 @@ async def vouch_for_lists(gateway: Gateway) -> None:
 
 
 @asynccontextmanager
-async def running_rig(nats: NatsEndpoint, redis: RedisEndpoint, prefix: str, **more: Any) -> AsyncIterator[Rig]:
+async def running_rig(
+    nats: NatsEndpoint, redis: RedisEndpoint, prefix: str, *, clock: Clock | None = None, **more: Any
+) -> AsyncIterator[Rig]:
     """A gateway whose lists are vouched for: the marker the router would set is set here."""
-    async with build(settings_for(nats, redis, prefix, **more)) as gateway:
+    async with build(settings_for(nats, redis, prefix, **more), clock) as gateway:
         await vouch_for_lists(gateway)
         text = fresh_key_text(SystemIds())
         await ensure_admin_key(gateway.parts.store, SystemClock(), text)

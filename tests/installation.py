@@ -22,6 +22,7 @@ from infra.attachments import attachments
 from infra.beats import RedisBeats
 from infra.codec import decode_envelope
 from infra.directory_store import BucketDirectory, DirectoryReader
+from infra.event_stream import EventStream
 from infra.ledger import StreamLedger
 from infra.ledger_tail import StreamTail
 from infra.nats_connection import Broker
@@ -32,8 +33,10 @@ from infra.queries import RedisQueries
 from infra.redis_connection import RedisConnection
 from infra.webhook_client import AiohttpSender
 from router.attestation import token_hash
-from router.metrics import RouterMetrics
+from router.metrics import RouterMetrics, WebhookMetrics
+from router.places import PlaceLimits
 from router.service import Draft, Neighbours, Policy, Service, Standing
+from router.webhook_delivery import WebhookDelivery
 from router.webhooks import Webhooks
 from router.worker import Worker
 from tests.patient_redis import patient_redis
@@ -155,17 +158,29 @@ class Installation:
                 await anyio.sleep(0.01)
 
     @asynccontextmanager
-    async def new_worker(self, name: str = "router:test") -> AsyncIterator[Worker]:
-        """A running router."""
-        webhooks = Webhooks(
+    async def new_worker(
+        self,
+        name: str = "router:test",
+        *,
+        places: PlaceLimits | None = None,
+        registry: CollectorRegistry | None = None,
+    ) -> AsyncIterator[Worker]:
+        """A running router, which counts in `registry`."""
+        registry = registry or CollectorRegistry()
+        metrics = WebhookMetrics(registry)
+        delivery = WebhookDelivery(
             service=self.service,
             sender=self.sender,
             directory=self.reader,
+            pushes=BrokerPushes(self.broker),
+            publish=EventStream(self.broker, self.names).publish,
             clock=self.clock,
             name=name,
             to_json=to_json,
+            metrics=metrics,
             timeout_s=2,
         )
+        webhooks = Webhooks(delivery=delivery, directory=self.reader, clock=self.clock, metrics=metrics, limits=places)
         async with attachments(self.broker, self.names) as attached, anyio.create_task_group() as group:
             worker = Worker(
                 name=name,
@@ -175,7 +190,7 @@ class Installation:
                 webhooks=webhooks,
                 attached=attached,
                 clock=self.clock,
-                metrics=RouterMetrics(CollectorRegistry()),
+                metrics=RouterMetrics(registry),
             )
             group.start_soon(worker.run)
             yield worker

@@ -133,8 +133,8 @@ class Caller:
         return found
 
     async def types(self, sent: Json) -> list[str]:
-        """The kinds of a message's events, in order."""
-        return [event["type"] for event in await self.events(sent)]
+        """The kinds of a message's events, in order, but for the word that it is in context, which may get lost."""
+        return [event["type"] for event in await self.events(sent) if event["type"] != "in_context"]
 
     async def until(self, sent: Json, *states: str, timeout_s: float = PATIENCE_S) -> Json:
         """The execution once it is in one of these states."""

@@ -12,12 +12,9 @@ MARK = "0ffending"
 """Put this into a bad value: no answer may contain it."""
 
 
-async def stored(rig: Rig) -> tuple[int, int]:
+async def stored(rig: Rig) -> list[int]:
     """The last sequences of ledger and directory: they move with every durable write, whatever it is."""
-    names = rig.gateway.names
-    return await last_seq(rig.gateway.broker, names.ledger_stream), await last_seq(
-        rig.gateway.broker, names.directory_stream
-    )
+    return [await last_seq(rig.gateway.broker, name) for name in _streams(rig)]
 
 
 @asynccontextmanager
@@ -25,6 +22,20 @@ async def nothing_stored(rig: Rig) -> AsyncIterator[None]:
     before = await stored(rig)
     yield
     assert await stored(rig) == before
+
+
+@asynccontextmanager
+async def nothing_told(rig: Rig) -> AsyncIterator[None]:
+    """Nothing stored, and no owner is told of anything: a guard's refusal is told, every other one is not."""
+    events = rig.gateway.names.events_stream
+    before = await last_seq(rig.gateway.broker, events)
+    async with nothing_stored(rig):
+        yield
+    assert await last_seq(rig.gateway.broker, events) == before
+
+
+def _streams(rig: Rig) -> tuple[str, str]:
+    return rig.gateway.names.ledger_stream, rig.gateway.names.directory_stream
 
 
 def assert_refused(answer: httpx.Response, status: int, code: str, *, field: str | None = None) -> None:

@@ -29,6 +29,7 @@ class Live:
 
     nonce: str = "n0nce"
     token: str | None = None
+    contexts: list[JsonObject] = field(default_factory=list)
     outcome: JsonObject | None = None
 
 
@@ -39,6 +40,7 @@ class Work:
     lease: int = 0
     leased: bool = False
     extended: int = 0
+    contexts: list[JsonObject] = field(default_factory=list)
     outcome: JsonObject | None = None
     released: list[JsonObject] = field(default_factory=list)
 
@@ -48,27 +50,31 @@ class StubGateway:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, JsonObject]] = []
+        self.unheard: list[str] = []
         self.tokens: dict[str, str] = {}
         self.ages: dict[str, float] = {}
         self.live: dict[str, Live] = {}
         self.work: dict[str, Work] = {}
         self.poll_finds_work = True
+        self.knows_contexts = True
         self.away = False
         self.refuse_extensions = False
         self.slow_claims_s = 0.0
+        self.slow_contexts_s = 0.0
         self._routes: list[tuple[str, str, Callable[..., Answer]]] = [
             ("GET", r"/v1/agents/([^/]+)", self._agent),
             ("POST", r"/v1/agents/[^/]+/live-sessions", self._attach),
             ("POST", r"/v1/agents/[^/]+/live-sessions/([^/]+)/heartbeat", self._beat),
             ("DELETE", r"/v1/agents/[^/]+/live-sessions/([^/]+)", self._detach),
             ("POST", r"/v1/hosts/heartbeat", lambda _: (200, {"seen": [AGENT_ID]})),
-            ("POST", r"/v1/hosts/echo", lambda body: (200, {"agent_id": body["agent_id"], "asked": False})),
+            ("POST", r"/v1/hosts/echo", lambda _: (200, {"echoes": []})),
             ("GET", r"/v1/executions/claimable", self._claimable),
             ("POST", r"/v1/executions/claim", self._lease_next),
             ("POST", r"/v1/executions/([^/]+)/live-claim", self._live_claim),
             ("POST", r"/v1/executions/([^/]+)/claim", self._lease),
             ("POST", r"/v1/executions/([^/]+)/heartbeat", self._extend),
             ("POST", r"/v1/executions/([^/]+)/release", self._release),
+            ("POST", r"/v1/executions/([^/]+)/in-context", self._in_context),
             ("POST", r"/v1/executions/([^/]+)/outcome", self._outcome),
         ]
 
@@ -161,6 +167,15 @@ class StubGateway:
         work.released.append(body)
         return 200, view(execution_id)
 
+    def _in_context(self, body: JsonObject, execution_id: str) -> Answer:
+        if not self.knows_contexts:
+            return problem(404, "not_found")
+        target: Live | Work = self.live.get(execution_id) or self.work[execution_id]
+        if target.outcome is not None or body.get("lease") != (target.lease if isinstance(target, Work) else None):
+            return problem(409, "stale_lease")
+        target.contexts.append(body)
+        return 200, {"execution_id": execution_id, "in_context_at": datetime.now(UTC).isoformat()}
+
     def _outcome(self, body: JsonObject, execution_id: str) -> Answer:
         target: Live | Work = self.live.get(execution_id) or self.work[execution_id]
         if isinstance(target, Work) and body.get("lease") != target.lease:
@@ -175,7 +190,10 @@ class StubGateway:
     async def respond(self, request: httpx.Request) -> httpx.Response:
         """The side effect of a respx route."""
         if self.away:
+            self.unheard.append(request.url.path)
             raise httpx.ConnectError("away")
+        if request.url.path.endswith("/in-context"):
+            await anyio.sleep(self.slow_contexts_s)
         status, answer = self.answer(request.method, request.url.path, json.loads(request.content or b"{}"))
         if request.url.path.endswith("/live-claim"):
             await anyio.sleep(self.slow_claims_s)

@@ -1,4 +1,4 @@
-"""The way to a server for tests: a TCP relay that can stop carrying anything, and go on, as a bad network does."""
+"""The way to a server for tests: a TCP relay that can stop carrying anything, or break off, as a bad network does."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +15,7 @@ class Way:
         self._target_port = target_port
         self._open = anyio.Event()
         self._open.set()
+        self._carried: set[anyio.CancelScope] = set()
         self.port = 0
 
     def cut(self) -> None:
@@ -23,6 +24,11 @@ class Way:
     def heal(self) -> None:
         self._open.set()
 
+    def sever(self) -> None:
+        """Close the connections there are; others are carried as before."""
+        for scope in self._carried:
+            scope.cancel()
+
     async def take(self, client: SocketStream) -> None:
         async with client:
             await self._open.wait()
@@ -30,8 +36,10 @@ class Way:
                 await anyio.connect_tcp("127.0.0.1", self._target_port) as server,
                 anyio.create_task_group() as both,
             ):
+                self._carried.add(both.cancel_scope)
                 both.start_soon(self._carry, client, server, both.cancel_scope)
                 both.start_soon(self._carry, server, client, both.cancel_scope)
+            self._carried.discard(both.cancel_scope)
 
     async def _carry(self, source: ByteReceiveStream, sink: ByteSendStream, scope: anyio.CancelScope) -> None:
         try:

@@ -35,9 +35,11 @@ class Product:
 class Workload:
     """The process that generates load. One order at a time."""
 
-    def __init__(self, process: Any, receiver_url: str) -> None:
+    def __init__(self, process: Any, hello: Mapping[str, Any]) -> None:
         self._process = process
-        self.receiver_url = receiver_url
+        self.receiver_url: str = hello["one"]
+        self.neighbour_url: str = hello["neighbour"]
+        self.many_urls: list[str] = hello["many"]
 
     async def carry_out(self, job: str, **args: Any) -> dict[str, Any]:
         """The job's result; raises `Failure` when it could not be done at all, or takes longer than `JOB_S`."""
@@ -56,7 +58,7 @@ class Workload:
 @asynccontextmanager
 async def workload() -> AsyncIterator[Workload]:
     async with _child("cli.benchmark.workload") as (process, hello):
-        yield Workload(process, json.loads(hello)["receiver"])
+        yield Workload(process, json.loads(hello))
 
 
 @asynccontextmanager

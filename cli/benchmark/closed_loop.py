@@ -15,10 +15,11 @@ GRACE_S: Final = 10.0
 
 
 class ClosedLoop:
-    """Sends until `stop_at_s`, then waits for what is under way. Use it by `run`."""
+    """Sends until `stop_at_s`, or until `count` are sent, then waits for what is under way. Use it by `run`."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, count: int | None = None) -> None:
         self._exchange = exchange
+        self._count = count
         self.stop_at_s = 0.0
         self._number = 0
         self.under_way = 0
@@ -37,7 +38,7 @@ class ClosedLoop:
         now = time.perf_counter()
         self.under_way -= 1
         self.tally.settle(now - connection.since_s, self._exchange.fault(connection.number, status, body))
-        if now < self.stop_at_s:
+        if now < self.stop_at_s and self._number != self._count:
             self.send(connection)
         elif not self.under_way:
             self.idle.set()
@@ -50,14 +51,20 @@ class ClosedLoop:
 
 
 async def run_closed(
-    address: tuple[str, int], exchange: Exchange, *, in_flight: int, duration_s: float, grace_s: float = GRACE_S
+    address: tuple[str, int],
+    exchange: Exchange,
+    *,
+    in_flight: int,
+    duration_s: float,
+    count: int | None = None,
+    grace_s: float = GRACE_S,
 ) -> dict[str, Any]:
-    """Keep `in_flight` requests under way for `duration_s` seconds; return the tally as JSON."""
-    loop = ClosedLoop(exchange)
+    """Keep `in_flight` requests under way for `duration_s` seconds, or until `count` were sent; the tally as JSON."""
+    loop = ClosedLoop(exchange, count)
     async with connected(address, loop, in_flight) as connections:
         started_s, cpu_s = time.perf_counter(), time.process_time()
         loop.stop_at_s = started_s + duration_s
-        for connection in connections:
+        for connection in connections[:count]:
             loop.send(connection)
         with anyio.move_on_after(duration_s + grace_s):
             await loop.idle.wait()

@@ -84,6 +84,13 @@ class ListedRequests:
         return self._expected.fault(number, status, body)
 
 
+class RequestsInTurn(ListedRequests):
+    """The same few requests over and over, each in its turn."""
+
+    def render(self, number: int) -> bytes:
+        return self._requests[number % len(self._requests)]
+
+
 def same_request(
     url: str,
     method: str,

@@ -148,6 +148,7 @@ def _latencies() -> list[Goal]:
         Goal(metric="live claim at 500/s, p99 ms", product=_p99("claim")),
         Goal(metric="POST → webhook, idle, p50 ms", product=_p50("webhook"), at_most=5),
         Goal(metric="POST → webhook, idle, p99 ms", product=_p99("webhook")),
+        *_webhooks(),
         Goal(metric="inbox poll of 50: polls/s, alone", product=_rate("poll_1")),
         Goal(metric="inbox poll of 50: p99 ms, alone", product=_p99("poll_1")),
         Goal(metric="inbox poll of 50: polls/s, 16 connections", product=_rate("poll_16")),
@@ -157,4 +158,73 @@ def _latencies() -> list[Goal]:
     ]
 
 
-GOALS: Final[tuple[Goal, ...]] = (*_full_load(), *_latencies(), *_accepts("auto"), *_accepts("live"))
+def _webhooks() -> list[Goal]:
+    metric, rate = "webhooks/s to 200 hosts, accepted, signed, recorded", _rate("webhooks")
+    p50, p99 = (Floor(name="idle", figure=make("webhook")) for make in (_p50, _p99))
+    return [
+        Goal(metric="POST → webhook beside a hung one, p50 ms", product=_p50("webhook_hung"), floor=p50, at_most=2),
+        Goal(metric="POST → webhook beside a hung one, p99 ms", product=_p99("webhook_hung"), floor=p99),
+        Goal(metric=metric, product=rate, at_least=5_000),
+        Goal(metric=metric, product=rate, floor=Floor(name="aiohttp alone", figure=_rate("webhooks_bare"))),
+    ]
+
+
+def _stored_polls() -> list[Goal]:
+    return [line for where in ("newest", "deep") for n in (1, 16) for line in _stored_poll(where, n)]
+
+
+def _stored_poll(where: str, n: int) -> list[Goal]:
+    many, few = f"poll_stored_many_{where}_{n}", f"poll_stored_few_{where}_{n}"
+    metric = f"poll, {where} page of many stored, {n} in flight"
+    limit = [Goal(metric=f"{metric}: p99 ms", product=_p99(many), at_most=5)] if n == 16 else []
+    return [
+        *limit,
+        Goal(metric=f"{metric}: p50 ms", product=_p50(many), floor=_few_stored(_p50(few))),
+        Goal(metric=f"{metric}: p99 ms", product=_p99(many), floor=_few_stored(_p99(few))),
+    ]
+
+
+def _few_stored(figure: Figure) -> Floor:
+    return Floor(name="few stored", figure=figure)
+
+
+def _at_once() -> list[Goal]:
+    return [
+        Goal(
+            metric=f"{n} sends at once under one key: all answered, p50 ms",
+            product=_p50(f"same_key_{n}"),
+            floor=Floor(name="each its own key", figure=_p50(f"own_key_{n}")),
+        )
+        for n in (8, 64)
+    ]
+
+
+def _fanouts() -> list[Goal]:
+    p50, p99 = (Floor(name="one reader", figure=make("fanout_1")) for make in (_p50, _p99))
+    events_per_s = Figure(measure="fanout", field="events_per_s")
+    return [
+        Goal(metric="POST → event at each of 100 readers, p50 ms", product=_p50("fanout"), floor=p50),
+        Goal(metric="POST → event at each of 100 readers, p99 ms", product=_p99("fanout"), floor=p99),
+        Goal(metric="events/s to each of 100 readers", product=events_per_s),
+    ]
+
+
+def _redrives() -> list[Goal]:
+    p50, p99 = (Floor(name="without", figure=make("redrive_without")) for make in (_p50, _p99))
+    return [
+        Goal(metric="live accepts beside a redrive, p50 ms", product=_p50("redrive_with"), floor=p50, at_most=1.5),
+        Goal(metric="live accepts beside a redrive, p99 ms", product=_p99("redrive_with"), floor=p99, at_most=2),
+        Goal(metric="redriven/s meanwhile", product=Figure(measure="redrive_with", field="redriven_per_s")),
+    ]
+
+
+GOALS: Final[tuple[Goal, ...]] = (
+    *_full_load(),
+    *_latencies(),
+    *_stored_polls(),
+    *_at_once(),
+    *_fanouts(),
+    *_redrives(),
+    *_accepts("auto"),
+    *_accepts("live"),
+)

@@ -13,7 +13,9 @@ LABEL: Final = "bench"
 LONGEST_HEARTBEAT_AGE_S: Final = 3600
 POLL_MESSAGES: Final = 50
 SETTLED_WITHIN_S: Final = 60.0
+TOLD_WITHIN_S: Final = 600.0
 SETTLE_POLL_S: Final = 0.02
+LONGEST_EVENT_PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +27,17 @@ class House:
     inbox: str
     live: str
     webhook: str
+    hung: str
     poll: str
     lag: str
+    few: str
+    many: str
     sentinel: str
     session_token: str
 
 
-def furnish(product: Product, receiver_url: str) -> House:
-    """Make a fresh owner with all that a run needs."""
+def furnish(product: Product, receiver_url: str, neighbour_url: str) -> House:
+    """Make a fresh owner with all that a run needs; the receiver at `neighbour_url` hangs when it is told to."""
     owner = f"bench-{secrets.token_hex(4)}"
     admin = Api(product.url, product.admin_key)
     try:
@@ -41,12 +46,12 @@ def furnish(product: Product, receiver_url: str) -> House:
         admin.close()
     api = Api(product.url, key)
     try:
-        return _agents(api, product.url, key, receiver_url)
+        return _agents(api, product.url, key, receiver_url, neighbour_url)
     finally:
         api.close()
 
 
-def _agents(api: Api, url: str, key: str, receiver_url: str) -> House:
+def _agents(api: Api, url: str, key: str, receiver_url: str, neighbour_url: str) -> House:
     live = _agent(
         api, "live", ["live"], attestation="token+nonce", heartbeat_age_sec=LONGEST_HEARTBEAT_AGE_S, claim_window_s=600
     )
@@ -58,8 +63,11 @@ def _agents(api: Api, url: str, key: str, receiver_url: str) -> House:
         inbox=_agent(api, "inbox", ["inbox"]),
         live=live,
         webhook=_agent(api, "webhook", ["webhook"], webhook_url=receiver_url),
+        hung=_agent(api, "hung", ["webhook"], webhook_url=neighbour_url),
         poll=_agent(api, "poll", ["inbox"]),
         lag=_agent(api, "lag", ["inbox"]),
+        few=_agent(api, "few", ["inbox"]),
+        many=_agent(api, "many", ["inbox"]),
         sentinel=_agent(api, "sentinel", ["inbox"]),
         session_token=session["session_token"],
     )
@@ -100,13 +108,33 @@ def settle(house: House) -> float:
         api.close()
 
 
+def settle_events(house: House) -> float:
+    """Wait until everything done so far is in the event log; return the seconds it took."""
+    api = Api(house.url, house.key)
+    try:
+        began_s = time.perf_counter()
+        last = api.post("/v1/messages", {"to": house.sentinel, "message": "the last one"})["id"]
+        since = 0
+
+        def is_told() -> bool:
+            nonlocal since
+            page = api.get(f"/v1/agents/{house.sentinel}/events", since=since, limit=LONGEST_EVENT_PAGE)
+            since = page["next_cursor"] or since
+            return any(event["subject"] == last for event in page["events"])
+
+        _until(is_told, "the event log", TOLD_WITHIN_S)
+        return time.perf_counter() - began_s
+    finally:
+        api.close()
+
+
 def _count(api: Api, agent: str) -> int:
     return int(api.get(f"/v1/agents/{agent}/inbox", count_only="true")["count"])
 
 
-def _until(holds: Any) -> None:
-    deadline_s = time.perf_counter() + SETTLED_WITHIN_S
+def _until(holds: Any, where: str = "the lists", within_s: float = SETTLED_WITHIN_S) -> None:
+    deadline_s = time.perf_counter() + within_s
     while not holds():
         if time.perf_counter() > deadline_s:
-            raise Failure(f"what was accepted is not in the lists after {SETTLED_WITHIN_S:g} s")
+            raise Failure(f"what was accepted is not in {where} after {within_s:g} s")
         time.sleep(SETTLE_POLL_S)

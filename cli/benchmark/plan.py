@@ -1,11 +1,13 @@
 """What one round measures, in order: a floor and the product take turns, so that both see the same weather."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cli.benchmark import message
+from cli.benchmark.fleet import Hook
 from cli.benchmark.house import POLL_MESSAGES, House
+from cli.benchmark.stored import Stored
 
 IN_FLIGHT: Final = (1, 16, 64)
 BATCH: Final = 64
@@ -13,6 +15,19 @@ IDLE_PER_S: Final = 100
 CLAIMS_PER_S: Final = 500
 PAGE: Final = 20
 """Messages on the newest page; looking for one needs no more."""
+POLLERS: Final = (1, 16)
+BURSTS: Final = (8, 64)
+READERS: Final = 100
+"""As many streams as an owner may have open."""
+FANOUT_PER_S: Final = 50
+POLL_STORED: Final = "poll_stored"
+WEBHOOKS: Final = "webhooks"
+WEBHOOKS_PER_S: Final = 1_000
+"""Messages to webhooks per second a measurement lasts. They are sent at once, and take as long as they take."""
+HUNG: Final = 32
+"""Messages to the neighbour that hangs: four are posted, the others wait for them."""
+TOLD: Final = ("message.accepted", "message.delivered")
+"""The events of an inbox message that is accepted and not yet fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +67,49 @@ def round_of(scene: Scene) -> list[Measure]:
             _append(scene, in_flight),
             _accept(scene, "live", scene.house.live, in_flight),
         ]
-    return [*measures, *_at_full_load(scene), *_at_fixed_rates(scene), *_polls(scene)]
+    return [
+        *measures,
+        *_at_full_load(scene),
+        *_at_fixed_rates(scene),
+        *_polls(scene),
+        *(measure for size in BURSTS for measure in _bursts(scene, size)),
+        _fanout(scene, "fanout_1", 1),
+        _fanout(scene, "fanout", READERS),
+    ]
+
+
+def round_over_stored(scene: Scene, stored: Stored) -> list[Measure]:
+    """What one round measures on inboxes with few and with many messages: the same poll on each in turn."""
+    measures: list[Measure] = []
+    for in_flight in POLLERS:
+        measures += [
+            _stored_poll(scene, f"few_newest_{in_flight}", [stored.few.newest], in_flight),
+            _stored_poll(scene, f"many_newest_{in_flight}", [stored.many.newest], in_flight),
+            _stored_poll(scene, f"few_deep_{in_flight}", stored.few.deep, in_flight),
+            _stored_poll(scene, f"many_deep_{in_flight}", stored.many.deep, in_flight),
+        ]
+    return measures
+
+
+def round_to_webhooks(scene: Scene, fleet: Sequence[Hook]) -> list[Measure]:
+    """What one round measures of webhooks to many hosts: aiohttp alone, then the product."""
+    bare = {"in_flight": max(IN_FLIGHT), "duration_s": scene.duration_s}
+    requests = [_parsed(_post(scene, "webhook", hook.agent)) | {"key": hook.key} for hook in fleet]
+    args = {"requests": requests, "count": scene.count(WEBHOOKS_PER_S)}
+    return [
+        Measure(name=f"{WEBHOOKS}_bare", job="webhooks_bare", args=bare, is_floor=True),
+        Measure(name=WEBHOOKS, job="webhooks", args=args),
+    ]
+
+
+def filling(scene: Scene, agent: str) -> dict[str, Any]:
+    """The request that fills an agent's inbox."""
+    return _post(scene, "inbox", agent)
+
+
+def posting(scene: Scene) -> Callable[[str, str], dict[str, Any]]:
+    """The requests that send the benchmark's message, by mode and agent."""
+    return lambda mode, agent: _post(scene, mode, agent)
 
 
 def warm_up(scene: Scene) -> Measure:
@@ -83,28 +140,69 @@ def _at_fixed_rates(scene: Scene) -> list[Measure]:
         Measure(
             name="claim", job="claims", args={"request": _parsed(live), "token": house.session_token, **hears, **claims}
         ),
-        Measure(
-            name="webhook", job="webhook", args={"request": _parsed(_post(scene, "webhook", house.webhook)), **idle}
-        ),
+        *_webhook(scene),
         Measure(name="lag", job="lag", args={"request": _parsed(_post(scene, "inbox", house.lag)), **listed}),
     ]
 
 
+def _webhook(scene: Scene) -> list[Measure]:
+    args = {"request": _parsed(_post(scene, "webhook", scene.house.webhook)), **_at(scene, IDLE_PER_S)}
+    hung = {"hung_request": _post(scene, "webhook", scene.house.hung), "hung_count": HUNG}
+    return [
+        Measure(name="webhook", job="webhook", args=args),
+        Measure(name="webhook_hung", job="webhook_hung", args={**args, **hung}),
+    ]
+
+
 def _polls(scene: Scene) -> list[Measure]:
-    request = _request(
-        scene.house,
-        "GET",
-        f"/v1/agents/{scene.house.poll}/inbox?limit={POLL_MESSAGES}",
-        {"status": 200, "lengths": {"messages": POLL_MESSAGES}},
-    )
+    request = _poll(scene, f"/v1/agents/{scene.house.poll}/inbox?limit={POLL_MESSAGES}")
     return [
         Measure(
             name=f"poll_{in_flight}",
             job="closed",
             args={"request": request, "in_flight": in_flight, "duration_s": scene.duration_s},
         )
-        for in_flight in (1, 16)
+        for in_flight in POLLERS
     ]
+
+
+def _stored_poll(scene: Scene, name: str, paths: Sequence[str], in_flight: int) -> Measure:
+    args = {
+        "request": _poll(scene, paths[0]),
+        "paths": list(paths),
+        "in_flight": in_flight,
+        "duration_s": scene.duration_s,
+    }
+    return Measure(name=f"{POLL_STORED}_{name}", job="in_turn", args=args)
+
+
+def _poll(scene: Scene, path: str) -> dict[str, Any]:
+    return _request(scene.house, "GET", path, {"status": 200, "lengths": {"messages": POLL_MESSAGES}})
+
+
+def _bursts(scene: Scene, size: int) -> list[Measure]:
+    """As many sends at once, each under a key of its own, then all under one."""
+    measures = []
+    for name, one_key in (("own_key", False), ("same_key", True)):
+        # The status of each answer is judged together with those of its burst.
+        request = _post(scene, "auto", scene.house.inbox) | {
+            "unique_header": "Idempotency-Key",
+            "run": f"{scene.run}-{name}-{size}",
+        }
+        args = {"request": request, "size": size, "one_key": one_key, "duration_s": scene.duration_s}
+        measures.append(Measure(name=f"{name}_{size}", job="bursts", args=args))
+    return measures
+
+
+def _fanout(scene: Scene, name: str, readers: int) -> Measure:
+    args = {
+        "request": _parsed(_post(scene, "inbox", scene.house.inbox)),
+        "stream_path": "/v1/events/stream",
+        "readers": readers,
+        "types": list(TOLD),
+        **_at(scene, FANOUT_PER_S),
+    }
+    return Measure(name=name, job="fanout", args=args)
 
 
 def _accept(scene: Scene, mode: str, agent: str, in_flight: int) -> Measure:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from cli.benchmark.goals import GOALS, Goal, Rounds, Row, judge
+from cli.benchmark.plan import POLL_STORED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,15 @@ def footer(run: Run) -> list[str]:
         f"{facts['cores']} cores, Python {facts['python']}, {sync}, load average {facts['load_average'][0]:.1f} before",
         f"{names}: {router}",
         f"medians of {len(run.rounds)} rounds of {run.settings['duration_s']:g} s each; ratios are of the same round",
+        *_stored(run),
     ]
+
+
+def _stored(run: Run) -> list[str]:
+    if not any(name.startswith(POLL_STORED) for results in run.rounds for name in results):
+        return []
+    few, many = run.settings["few_stored"], run.settings["many_stored"]
+    return [f"few stored: {few:,} messages in the polled inbox; many stored: {many:,}"]
 
 
 def processor_lines(rounds: Rounds, names: Sequence[str]) -> list[str]:

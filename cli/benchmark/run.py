@@ -1,7 +1,7 @@
 """One run from start to end: bring everything up, warm it, measure round by round, take everything down."""
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,9 +10,23 @@ from typing import Any, Final
 
 from cli.benchmark.children import Product, Workload, bare_server, own_product, read_ready_file, workload
 from cli.benchmark.facts import Beside, command_line, cpu_us_each, machine
+from cli.benchmark.fleet import furnish_fleet
 from cli.benchmark.house import fill_inbox, furnish, settle
-from cli.benchmark.plan import Measure, Scene, round_of, warm_up
+from cli.benchmark.plan import (
+    POLL_STORED,
+    WEBHOOKS,
+    Measure,
+    Scene,
+    filling,
+    posting,
+    round_of,
+    round_over_stored,
+    round_to_webhooks,
+    warm_up,
+)
+from cli.benchmark.redrives import REDRIVE, measure_redrive
 from cli.benchmark.report import Run
+from cli.benchmark.stored import FEW, store
 from contracts.subjects import Names
 
 Tell = Callable[[str], None]
@@ -28,6 +42,8 @@ class Options:
     rounds: int
     offered_per_s: int = 1000
     lag_per_s: int = 1000
+    stored: int = 100_000
+    redriven: int = 10_000
     prefix: str = ""
     only: tuple[str, ...] = ()
     ready_file: Path | None = None
@@ -39,12 +55,33 @@ class Options:
             "rounds": self.rounds,
             "offered_per_s": self.offered_per_s,
             "lag_per_s": self.lag_per_s,
+            "many_stored": self.stored,
+            "few_stored": FEW,
+            "redriven": self.redriven,
             "only": list(self.only),
             "own_product": self.ready_file is None and self.product is None,
         }
 
     def wants(self, measure: Measure) -> bool:
         return not self.only or measure.name.startswith(self.only)
+
+    @property
+    def wants_stored(self) -> bool:
+        """Whether any measurement on the filled inboxes is wanted: filling them takes a minute or two."""
+        return self._wants_family(POLL_STORED)
+
+    @property
+    def wants_redrive(self) -> bool:
+        """Whether the redrive is wanted: at its usual rate it takes minutes."""
+        return self._wants_family(REDRIVE)
+
+    @property
+    def wants_webhooks(self) -> bool:
+        """Whether webhooks to many hosts are wanted: each host needs an agent."""
+        return self._wants_family(WEBHOOKS)
+
+    def _wants_family(self, family: str) -> bool:
+        return not self.only or any(name.startswith(family) or family.startswith(name) for name in self.only)
 
 
 async def measure_all(options: Options, started_at: datetime, tell: Tell) -> Run:
@@ -55,10 +92,7 @@ async def measure_all(options: Options, started_at: datetime, tell: Tell) -> Run
         beside = Beside(product.pid)
         scene = await _scene(options, product, bare_url, load)
         try:
-            rounds = [
-                await _round(replace(scene, run=f"{started_at:%H%M%S}r{number}"), options, load, beside, tell)
-                for number in range(1, options.rounds + 1)
-            ]
+            rounds = await _rounds(product, scene, started_at, options, load, beside, tell)
         finally:
             await load.carry_out("drop_floor", url=product.nats_url)
     return Run(
@@ -84,7 +118,7 @@ async def _product(options: Options) -> AsyncIterator[Product]:
 
 async def _scene(options: Options, product: Product, bare_url: str, load: Workload) -> Scene:
     """Furnish the product and warm both sides: first requests pay for imports and empty caches."""
-    house = furnish(product, load.receiver_url)
+    house = furnish(product, load.receiver_url, load.neighbour_url)
     scene = Scene(
         house=house,
         bare_url=bare_url,
@@ -104,11 +138,36 @@ async def _scene(options: Options, product: Product, bare_url: str, load: Worklo
     return replace(scene, record_bytes=floor["record_bytes"])
 
 
+async def _rounds(
+    product: Product,
+    scene: Scene,
+    started_at: datetime,
+    options: Options,
+    load: Workload,
+    beside: Beside,
+    tell: Tell,
+) -> list[dict[str, dict[str, Any]]]:
+    """All rounds; those over the filled inboxes come last, so that no other measurement meets what fills them."""
+    scenes = [replace(scene, run=f"{started_at:%H%M%S}r{number}") for number in range(1, options.rounds + 1)]
+    rounds = [await _round(each, round_of(each), options, load, beside, tell) for each in scenes]
+    if options.wants_webhooks:
+        fleet = furnish_fleet(product, load.many_urls)
+        for results, each in zip(rounds, scenes, strict=True):
+            results |= await _round(each, round_to_webhooks(each, fleet), options, load, beside, tell)
+    if options.wants_redrive:
+        rounds[0] |= await measure_redrive(scene.house, options.redriven, posting(scene), load, tell)
+    if options.wants_stored:
+        stored = await store(scene.house, options.stored, lambda agent: filling(scene, agent), load, tell)
+        for results, each in zip(rounds, scenes, strict=True):
+            results |= await _round(each, round_over_stored(each, stored), options, load, beside, tell)
+    return rounds
+
+
 async def _round(
-    scene: Scene, options: Options, load: Workload, beside: Beside, tell: Tell
+    scene: Scene, measures: Sequence[Measure], options: Options, load: Workload, beside: Beside, tell: Tell
 ) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
-    for measure in filter(options.wants, round_of(scene)):
+    for measure in filter(options.wants, measures):
         result = await _measured(measure, scene, load, beside)
         results[measure.name] = result
         tell(_line(scene.run, measure, result))
@@ -129,4 +188,4 @@ async def _measured(measure: Measure, scene: Scene, load: Workload, beside: Besi
 def _line(run: str, measure: Measure, result: dict[str, Any]) -> str:
     latency = "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms".format_map(result) if result["n"] else "nothing succeeded"
     failed = f", FAILED {result['failed']} {result['failures']}" if result["failed"] else ""
-    return f"{run}  {measure.name:18} {result['per_s']:10,.0f}/s  {latency}{failed}"
+    return f"{run}  {measure.name:26} {result['per_s']:10,.0f}/s  {latency}{failed}"

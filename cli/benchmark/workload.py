@@ -2,7 +2,8 @@
 
     {"job": "closed", "args": {…}}  one line of JSON in  ──▶  {"result": {…}} or {"error": "…"}  one line of JSON out
 
-The first line it prints names its webhook receiver: `{"receiver": "http://…"}`. It ends with its standard input.
+The first line it prints names its webhook receivers: `{"one": URL, "neighbour": URL, "many": [200 URLs]}`. It ends with
+its standard input.
 """
 
 import gc
@@ -13,19 +14,25 @@ from typing import Any
 
 import anyio
 
-from cli.benchmark.jobs import JOBS, Job, webhook
-from cli.benchmark.receiver import Receiver, receiving
+from cli.benchmark.jobs import JOBS, Job, webhook, webhook_hung, webhooks, webhooks_bare
+from cli.benchmark.receiver import Receivers, all_receiving
 
 
 async def serve() -> None:
-    async with receiving() as receiver:
-        _say({"receiver": receiver.url})
+    async with all_receiving() as receivers:
+        _say({"one": receivers.one.url, "neighbour": receivers.neighbour.url, "many": receivers.many.urls})
         async for line in anyio.wrap_file(sys.stdin):
-            _say(await _carry_out(json.loads(line), receiver))
+            _say(await _carry_out(json.loads(line), receivers))
 
 
-async def _carry_out(order: dict[str, Any], receiver: Receiver) -> dict[str, Any]:
-    jobs: dict[str, Job] = {**JOBS, "webhook": partial(webhook, receiver=receiver)}
+async def _carry_out(order: dict[str, Any], receivers: Receivers) -> dict[str, Any]:
+    jobs: dict[str, Job] = {
+        **JOBS,
+        "webhook": partial(webhook, receiver=receivers.one),
+        "webhook_hung": partial(webhook_hung, receiver=receivers.one, neighbour=receivers.neighbour),
+        "webhooks": partial(webhooks, receiver=receivers.many),
+        "webhooks_bare": partial(webhooks_bare, receiver=receivers.many),
+    }
     # A collection in the middle of a measurement would count as the server's delay.
     gc.collect()
     gc.disable()

@@ -5,19 +5,23 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Request
 from pydantic import ValidationError
 
-from contracts.errors import Malformed, NotFound
+from contracts.cues import CueStatus
+from contracts.errors import Forbidden, Malformed, NotFound, Unavailable
+from contracts.records import Principal
 from contracts.tenant_events import EventType
 from contracts.words import State
 from gateway.body import read_object
 from gateway.endpoints.health import states_of_parts
 from gateway.keys import PREFIX
 from gateway.limits import LimitSettings
+from gateway.peer_views import is_peers_client, usage_as_theirs
 from gateway.ports import Query
 from gateway.problems import refusal_of
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_account import (
     AccountView,
     InfoView,
+    KeyHintView,
     LivelinessView,
     NewAccount,
     NewKeyView,
@@ -27,7 +31,7 @@ from gateway.schemas_account import (
     UsageView,
     WebhookSecretView,
 )
-from gateway.usage import PLAN, usage_view
+from gateway.usage import PLAN, month_starts, this_month, usage_view
 from gateway.views import principal_view
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["account"])
@@ -53,15 +57,22 @@ async def who_am_i(caller: Caller, house: House) -> Answer:
             "email": await house.accounts.email_of(caller.owner),
             "plan": PLAN,
             "slug": caller.owner,
-            "api_key_prefix": f"{PREFIX}{caller.key_id}"[:SHOWN_OF_A_KEY],
-            "active_cues": 0,
+            "api_key_prefix": _beginning_of(caller),
+            "active_cues": await house.cues.count(caller.owner),
             "active_cue_limit": None,
-            "executions_this_month": None,
+            "executions_this_month": await _received_this_month(caller, house),
             "monthly_execution_limit": None,
             "rate_limit_per_minute": per_minute(house.parts.limits),
             "has_webhook_secret": False,
         }
     )
+
+
+@endpoints.get("/v1/auth/key", responses={200: {"model": KeyHintView}})
+async def which_key(caller: Caller) -> Answer:
+    """The beginning of this key. Only its hash is stored, so nobody can be told the rest."""
+    message = "A key is shown once, when it is minted."
+    return Answer({"api_key": None, "prefix": _beginning_of(caller), "message": message})
 
 
 @endpoints.post("/v1/auth/key/regenerate", responses={200: {"model": NewKeyView}})
@@ -76,10 +87,12 @@ async def regenerate_key(caller: Caller, house: House, confirmed: Confirmed = No
 
 @endpoints.get("/v1/agents/{ref}/webhook-secret", responses={200: {"model": WebhookSecretView}})
 async def read_webhook_secret(ref: str, caller: Caller, house: House) -> Answer:
-    """The secret an agent's webhooks are signed with."""
+    """The secret an agent's webhooks are signed with, where the installation lets it be read again."""
     agent = await house.directory.find(ref, caller, action="agent.secret", field="ref")
     if agent.webhook_secret is None:
         raise NotFound("no_webhook_secret", "This agent has no webhook.")
+    if not house.parts.webhook_secret_readable or house.parts.webhook_door.public_key(agent.webhook_secret):
+        raise Forbidden("secret_shown_once", "A webhook's secret is shown once, when it is made. Rotate it.")
     return Answer({"webhook_secret": agent.webhook_secret})
 
 
@@ -93,12 +106,22 @@ async def regenerate_webhook_secret(ref: str, caller: Caller, house: House, conf
 
 
 @endpoints.get("/v1/usage", responses={200: {"model": UsageView}})
-async def usage(caller: Caller, house: House) -> Answer:
-    """What one's agents received, by where it stands."""
-    queries = house.parts.queries
+async def usage(request: Request, caller: Caller, house: House) -> Answer:
+    """What one's agents received, by where it stands and by month."""
+    queries, now = house.parts.queries, house.parts.clock.now()
     await queries.settle()
     counts = {state: await queries.count(Query(owner=caller.owner, states=(state,))) for state in State}
-    return Answer(usage_view(counts, house.parts.clock.now(), requests_per_minute=per_minute(house.parts.limits)))
+    received = await queries.received_before(caller.owner, month_starts(now))
+    cues = await house.cues.of_owner(caller.owner, None)
+    view = usage_view(
+        counts,
+        received,
+        now,
+        requests_per_minute=per_minute(house.parts.limits),
+        n_cues=len(cues),
+        n_active_cues=sum(each.status is CueStatus.ACTIVE for each in cues),
+    )
+    return Answer(usage_as_theirs(view) if is_peers_client(request.scope["headers"]) else view)
 
 
 @open_doors.post(
@@ -112,8 +135,9 @@ async def register(request: Request, house: House) -> Answer:
         wanted = NewAccount.model_validate(await read_object(request.scope, request.receive))
     except ValidationError as error:
         raise refusal_of(error.errors(include_url=False, include_input=False)) from None
-    owner, key = await house.accounts.register(wanted.email)
-    return Answer({"api_key": key, "email": wanted.email.lower(), "owner": owner}, 201)
+    record, text = await house.accounts.register(wanted.email)
+    await house.notices.key(EventType.KEY_CREATED, record)
+    return Answer({"api_key": text, "email": wanted.email.lower(), "owner": record.owner}, 201)
 
 
 @open_doors.get("/v1/info", responses={200: {"model": InfoView}})
@@ -125,7 +149,7 @@ async def info(request: Request) -> Answer:
             "version": request.app.version,
             "authorization_backend": "SameOwner",
             "authentication_paths": {"per_user_api_key": True, "internal_token_with_on_behalf_of": False},
-            "disabled_primitives": ["cues"],
+            "disabled_primitives": [],
         }
     )
 
@@ -150,6 +174,19 @@ async def status(house: House) -> Answer:
 def per_minute(limits: LimitSettings) -> int | None:
     """How many requests a key may make a minute; None without a limit."""
     return round(limits.per_key_per_s * 60) or None
+
+
+def _beginning_of(caller: Principal) -> str:
+    return f"{PREFIX}{caller.key_id}"[:SHOWN_OF_A_KEY]
+
+
+async def _received_this_month(caller: Caller, house: House) -> int | None:
+    """None while nobody can say: who one is does not depend on it."""
+    starts = month_starts(house.parts.clock.now(), 1)
+    try:
+        return this_month(await house.parts.queries.received_before(caller.owner, starts))
+    except Unavailable:
+        return None
 
 
 def _require_confirmation(confirmed: str | None) -> None:

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from typing import Annotated, Final, TypeAlias
 
 import structlog
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from contracts.errors import Malformed, Unavailable
 from contracts.freshness import asked_name, echo_name, host_name
 from contracts.records import Agent, JsonObject
 from contracts.tenant_events import EventType
 from contracts.words import Channel
+from gateway.address import parse_address
 from gateway.agent_search import AgentSearch
 from gateway.cursor import read_cursor, write_cursor
 from gateway.parts import Rooms
+from gateway.peer_views import agent_as_theirs, is_peers_client
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_agents import AgentChange, NewAgent
 from gateway.schemas_views import AgentPage, AgentView, AgentWithSecret, ChannelWord
@@ -25,20 +27,23 @@ log = structlog.get_logger()
 SearchText: TypeAlias = Annotated[str, Query(min_length=1, max_length=200)]
 STATUSES: Final = ("active", "inactive", "online", "away", "offline")
 StatusWord: TypeAlias = Annotated[str, Query(json_schema_extra={"enum": list(STATUSES)})]
+Deleted: TypeAlias = Annotated[bool, Query(description="Deleted agents as well. Their names are gone.")]
 MAX_OFFSET: Final = 1_000
 
 
 @endpoints.post("/v1/agents", status_code=201, responses={201: {"model": AgentWithSecret}})
-async def create_agent(new: NewAgent, caller: Caller, house: House) -> Answer:
+async def create_agent(new: NewAgent, request: Request, caller: Caller, house: House) -> Answer:
     """Register an agent."""
     agent = await house.agents.create(new, caller)
     await house.notices.agent(EventType.AGENT_CREATED, agent)
     view = agent_view(agent, (), {}, house.parts.clock.now())
-    return Answer(_with_secret(view, agent, is_new=agent.webhook_secret is not None), 201)
+    [shown] = _spelled([view], request)
+    return Answer(_with_secret(shown, agent, is_new=agent.webhook_secret is not None), 201)
 
 
 @endpoints.get("/v1/agents", responses={200: {"model": AgentPage}})
 async def list_agents(
+    request: Request,
     caller: Caller,
     house: House,
     capability: ChannelWord | None = None,
@@ -49,6 +54,7 @@ async def list_agents(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     cursor: str | None = None,
+    include_deleted: Deleted = False,
 ) -> Answer:
     """One's own agents by slug: all of them, or those that fit every word that is given."""
     if status not in (None, *STATUSES):
@@ -57,29 +63,36 @@ async def list_agents(
     search = AgentSearch(capability=channel, specialization=specialization, tool=tool, q=q, status=status)
     scope = f"agents:{caller.owner}:{search.scope}"
     after = read_cursor(cursor, scope) if cursor is not None else ""
-    agents, last = await house.agent_searches.page(caller.owner, search, after=after, limit=offset + limit)
+    searches, many = house.agent_searches, offset + limit
+    agents, last = await searches.page(caller.owner, search, after=after, limit=many, with_deleted=include_deleted)
+    is_whole = cursor is None and last is None and len(agents) < many
     page = {
-        "agents": await _views(agents[offset:], house),
+        "agents": _spelled(await _views(agents[offset:], house), request),
         "next_cursor": write_cursor(last, scope) if last else None,
-        "total": await house.agents.count(caller.owner) if search.is_empty else None,
+        "total": await searches.total(
+            caller.owner, search, len(agents), is_whole=is_whole, with_deleted=include_deleted
+        ),
     }
     return Answer({**page, "limit": limit, "offset": offset})
 
 
 @endpoints.get("/v1/agents/{ref}", responses={200: {"model": AgentView}})
-async def read_agent(ref: str, caller: Caller, house: House) -> Answer:
+async def read_agent(
+    ref: str, request: Request, caller: Caller, house: House, include_deleted: Deleted = False
+) -> Answer:
     """One agent with its attached live sessions."""
-    agent = await house.directory.find(ref, caller, action="agent.read", field="ref")
-    [view] = await _views([agent], house)
+    address = parse_address(ref, field="ref")
+    agent = await house.directory.resolve(address, caller, action="agent.read", with_deleted=include_deleted)
+    [view] = _spelled(await _views([agent], house), request)
     return Answer(view)
 
 
 @endpoints.patch("/v1/agents/{ref}", responses={200: {"model": AgentWithSecret}})
-async def change_agent(ref: str, change: AgentChange, caller: Caller, house: House) -> Answer:
+async def change_agent(ref: str, change: AgentChange, request: Request, caller: Caller, house: House) -> Answer:
     """Change what is named; the rest stays."""
     agent, is_new = await house.agents.change(ref, change, caller)
     await house.notices.agent(EventType.AGENT_UPDATED, agent)
-    [view] = await _views([agent], house)
+    [view] = _spelled(await _views([agent], house), request)
     return Answer(_with_secret(view, agent, is_new=is_new))
 
 
@@ -90,6 +103,11 @@ async def delete_agent(ref: str, caller: Caller, house: House) -> Response:
     await house.notices.agent(EventType.AGENT_DELETED, agent)
     await _forget_beats(agent, house)
     return Response(status_code=204)
+
+
+def _spelled(views: Sequence[JsonObject], request: Request) -> list[JsonObject]:
+    is_theirs = is_peers_client(request.scope["headers"])
+    return [agent_as_theirs(view) if is_theirs else view for view in views]
 
 
 async def _views(agents: Sequence[Agent], house: Rooms) -> list[JsonObject]:

@@ -9,10 +9,14 @@ from starlette.types import Receive
 
 from contracts.records import Agent, JsonObject, Principal
 from contracts.tenant_events import EventFilter, EventPage, EventType, StoredEvent
+from gateway.event_queue import entry
 from gateway.parts import Rooms
+from gateway.peer_events import TheirEvents
+from gateway.peer_views import is_peers_client
+from gateway.ports import EventLog
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_subscriptions import AgentEventPage, TenantEventPage
-from gateway.sse import LAST_STREAM_S, MAX_SEQ, EventSource, frame, last_event_id, opening
+from gateway.sse import LAST_STREAM_S, MAX_SEQ, EventSource, last_event_id, opening
 from gateway.subscriptions import FOREIGN_TYPES, known_types, unknown_event_type
 from router.dispatch import event_view, with_body
 
@@ -23,6 +27,7 @@ Limit: TypeAlias = Annotated[int, Query(ge=1, le=1_000)]
 ForS: TypeAlias = Annotated[
     float, Query(gt=0, le=LAST_STREAM_S, allow_inf_nan=False, description="The stream ends after so many seconds.")
 ]
+Concerned: TypeAlias = Annotated[str | None, Query(description="Only what concerns this agent of one's own.")]
 LONG_WAIT_S: Final = 30.0
 _EVENT: Final = {
     "type": "object",
@@ -42,14 +47,15 @@ async def read_events(
     after: After = 0,
     limit: Limit = 100,
     type: str | None = None,  # noqa: A002 - the query's name
+    agent: Concerned = None,
     wait_s: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0,
 ) -> Answer:
     """One's own events behind `after`, oldest first. `wait_s` holds an empty answer until something happens."""
-    wanted = EventFilter(owner=caller.owner, type=_type(type, "type"))
+    wanted = await _wanted(type, agent, caller, house)
     page = await _page(wanted, after, limit, wait_s, house, request.receive)
     next_after = page.events[-1].seq if page.events else after
     return Answer(
-        {"events": [_view(each) for each in page.events], "next_after": next_after, "has_more": page.has_more}
+        {"events": [entry(each) for each in page.events], "next_after": next_after, "has_more": page.has_more}
     )
 
 
@@ -60,10 +66,11 @@ async def stream_events(
     house: House,
     after: After | None = None,
     type: str | None = None,  # noqa: A002 - the query's name
+    agent: Concerned = None,
     for_s: ForS = LAST_STREAM_S,
 ) -> EventSource:
     """One's own events as they happen; with `Last-Event-ID` or `after` all since then, without from now on."""
-    wanted = EventFilter(owner=caller.owner, type=_type(type, "type"))
+    wanted = await _wanted(type, agent, caller, house)
     given = last_event_id(request.headers)
     start = given if given is not None else after
     if start is None:
@@ -87,7 +94,9 @@ async def read_agent_events(
     wanted = EventFilter(owner=agent.owner, agent_id=agent.id, type=_type(event_type, "event_type"))
     if since:
         await house.subscriptions.acknowledge_read(agent, since, wanted.type)
-    page = await _page(wanted, since, limit, LONG_WAIT_S if wait else 0, house, request.receive)
+    is_narrowed = event_type is not None or not is_peers_client(request.scope["headers"])
+    log = house.parts.events if is_narrowed else TheirEvents(house.parts.events)
+    page = await _page(wanted, since, limit, LONG_WAIT_S if wait else 0, house, request.receive, log)
     views = [await _agent_view(each, agent, caller, house) for each in page.events]
     next_cursor = page.events[-1].seq if page.events else None
     return Answer({"events": views, "next_cursor": next_cursor, "has_more": page.has_more})
@@ -102,21 +111,35 @@ def source_of(frames: Any, request: Request, caller: Principal, house: Rooms, fo
     return EventSource(frames, streams=house.streams, owner=caller.owner, check=check, for_s=for_s)
 
 
+async def _wanted(kind: str | None, agent: str | None, caller: Principal, house: Rooms) -> EventFilter:
+    agent_id = None
+    if agent is not None:
+        agent_id = (await house.directory.find(agent, caller, action="events.read", field="agent")).id
+    return EventFilter(owner=caller.owner, agent_id=agent_id, type=_type(kind, "type"))
+
+
 async def _frames(wanted: EventFilter, after: int, house: Rooms) -> AsyncGenerator[bytes, None]:
     yield opening(after)
-    async with aclosing(house.parts.events.follow(wanted, after=after)) as batches:
+    async with aclosing(house.parts.events.tell(wanted, after=after)) as batches:
         async for batch in batches:
-            yield b"".join([frame(each.seq, each.type, _view(each)) for each in batch])
+            yield b"".join([each.frame for each in batch])
 
 
 async def _page(
-    wanted: EventFilter, after: int, limit: int, wait_s: float, house: Rooms, receive: Receive
+    wanted: EventFilter,
+    after: int,
+    limit: int,
+    wait_s: float,
+    house: Rooms,
+    receive: Receive,
+    log: EventLog | TheirEvents | None = None,
 ) -> EventPage:
-    page = await house.parts.events.read(wanted, after=after, limit=limit)
+    log = log or house.parts.events
+    page = await log.read(wanted, after=after, limit=limit)
     if page.events or not wait_s:
         return page
     async with house.holds.at_most(wait_s, receive):
-        async with aclosing(house.parts.events.follow(wanted, after=after)) as batches:
+        async with aclosing(log.follow(wanted, after=after)) as batches:
             async for batch in batches:
                 if batch:
                     page = _first(batch, limit)
@@ -126,10 +149,6 @@ async def _page(
 
 def _first(batch: Sequence[StoredEvent], limit: int) -> EventPage:
     return EventPage(events=tuple(batch[:limit]), has_more=len(batch) > limit)
-
-
-def _view(event: StoredEvent) -> JsonObject:
-    return {"seq": event.seq, **event.attributes}
 
 
 async def _agent_view(event: StoredEvent, agent: Agent, caller: Principal, house: Rooms) -> JsonObject:

@@ -10,15 +10,18 @@ from contracts.errors import Conflict, Forbidden, Invalid
 from contracts.events import Leased
 from contracts.records import JsonObject, Lease, Principal
 from contracts.words import Channel, OutcomeState, State
+from gateway.claimable import claimable_at, claimable_view
 from gateway.cursor import read_number, write_number
 from gateway.execution_search import Filter, Found, Narrowing, search, states_asked, statuses_asked
 from gateway.instants import parse_instant
+from gateway.paging import Offset
 from gateway.parts import Rooms
-from gateway.peer_executions import claimable_fields, execution_fields, task_of
+from gateway.peer_executions import execution_fields, task_of
 from gateway.ports import Query as ListQuery
 from gateway.routing import Answer, Caller, House, StrictRoute, words
 from gateway.schemas_executions import (
     UNFENCED_LEASE_S,
+    InContext,
     LeaseExtension,
     LeaseRequest,
     LiveClaim,
@@ -31,6 +34,7 @@ from gateway.schemas_peer import (
     ExecutionPage,
     ExecutionView,
     ExtendedView,
+    InContextView,
     LeasedView,
     LiveClaimedView,
     ReportedView,
@@ -44,13 +48,13 @@ from router.service import Standing
 endpoints = APIRouter(route_class=StrictRoute, tags=["executions"])
 
 Limit = Annotated[int, Query(ge=1, le=200)]
-MAX_OFFSET: Final = 1_000
 NEXT_CANDIDATES: Final = 50
 _STATES: Final = {state.value: state for state in State}
 _CHANNELS: Final = {channel.value: channel for channel in Channel}
 _OFFERED: Final[JsonObject] = {"states": (State.OFFERED,), "channel": Channel.LIVE}
 _QUEUED: Final[JsonObject] = {"states": (State.QUEUED,), "channel": Channel.BG}
 NO_EXTENSION: Final = LeaseExtension()
+NO_LEASE: Final = InContext()
 Instant = Annotated[str | None, Query(description="RFC 3339, with an offset.")]
 Worker = Annotated[str | None, Header(alias="X-Worker-Id", max_length=255)]
 
@@ -74,7 +78,7 @@ async def list_executions(
     cue_id: str | None = None,
     triggered_by: str | None = None,
     limit: Limit = 50,
-    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="For CueAPI's clients; cursors are cheaper.")] = 0,
+    offset: Offset = 0,
     cursor: str | None = None,
 ) -> Answer:
     """The executions at one's agents, or of what one's agent `sender` sent; newest first."""
@@ -114,28 +118,30 @@ async def list_executions(
 async def claimable(
     caller: Caller, house: House, agent: str | None = None, task: str | None = None, limit: Limit = 50
 ) -> Answer:
-    """What could be claimed now: the poll behind pushes that were lost, and the one of workers that know no agents."""
+    """What can be claimed now: the poll behind pushes that were lost, and the one of workers that know no agents."""
     asked = await _claimable_at(agent, caller, house, limit)
     offers, queued = replace(asked, **_OFFERED), replace(asked, **_QUEUED)
+    is_open = claimable_at(house.parts.clock.now(), task=task)
     if agent is None and task is None:
         # A worker that names neither looks for tasks it knows: many messages without one must not hide them.
-        views = await _found(queued, house, lambda view: task_of(view) is not None)
-        views += await _found(queued, house, lambda view: task_of(view) is None)
+        views = await _found(queued, house, lambda view: task_of(view) is not None and is_open(view))
+        views += await _found(queued, house, lambda view: task_of(view) is None and is_open(view))
     else:
-        views = [view for view in await _found(offers, house, _has(task)) if _is_open(view, house)] if agent else []
-        views += await _found(queued, house, _has(task))
-    return Answer({"executions": [await _claimable(view, caller, house) for view in views[:limit]]})
+        views = await _found(offers, house, is_open) if agent else []
+        views += await _found(queued, house, is_open)
+    return Answer({"executions": [await claimable_view(view, caller, house.parts.service) for view in views[:limit]]})
 
 
 @endpoints.post("/v1/executions/claim", responses={200: {"model": LeasedView}})
 async def lease_next(wanted: NextLease, caller: Caller, house: House) -> Answer:
     """Lease what has waited longest; `claimed` is false when nothing waits."""
     asked = await _claimable_at(wanted.agent, caller, house, NEXT_CANDIDATES)
-    for view in await _found(replace(asked, **_QUEUED), house, _has(wanted.task)):
+    is_open = claimable_at(house.parts.clock.now(), task=wanted.task)
+    for view in await _found(replace(asked, **_QUEUED), house, is_open):
         try:
             return Answer(_leased(await _lease(view["execution_id"], wanted, caller, house), wanted))
         except Conflict:
-            continue  # another worker was faster, or the next attempt is not due
+            continue  # another worker was faster
     if wanted.is_bare:
         raise Conflict("claim_failed", "Nothing waits for a worker.")
     return Answer({"claimed": False})
@@ -193,6 +199,14 @@ async def extend(
             "acknowledged": True,
         }
     )
+
+
+@endpoints.post("/v1/executions/{execution_id}/in-context", responses={200: {"model": InContextView}})
+async def in_context(execution_id: str, caller: Caller, house: House, said: InContext = NO_LEASE) -> Answer:
+    """Who holds the execution has really taken the message: it is before the turn, or the program has read it."""
+    standing = await house.parts.service.enter_context(execution_id, lease=said.lease, principal=caller)
+    view = standing.explained
+    return Answer({"execution_id": view["execution_id"], "in_context_at": view["in_context_at"], "message": view})
 
 
 @endpoints.post("/v1/executions/{execution_id}/release", responses={200: {"model": MessageView}})
@@ -271,10 +285,6 @@ async def _found(query: ListQuery, house: Rooms, takes: Filter) -> list[JsonObje
     return (await search(house.parts.queries, query, takes)).views
 
 
-def _has(task: str | None) -> Filter:
-    return lambda view: task is None or task_of(view) == task
-
-
 async def _lease(execution_id: str, wanted: LeaseRequest, caller: Principal, house: Rooms) -> Standing:
     return await house.parts.service.lease(
         execution_id,
@@ -330,33 +340,6 @@ def _leased(standing: Standing, wanted: LeaseRequest) -> JsonObject:
 
 def _lease_view(view: JsonObject) -> JsonObject:
     return {"number": view["lease"]["number"], "expires_at": view["lease"]["expires_at"]}
-
-
-def _is_open(offer: JsonObject, house: Rooms) -> bool:
-    deadline_at = offer["deadline_at"]
-    # Both are written by `instant`, whose strings sort like the instants they name.
-    return deadline_at is None or deadline_at > (instant(house.parts.clock.now()) or "")
-
-
-async def _claimable(view: JsonObject, caller: Principal, house: Rooms) -> JsonObject:
-    channel = Channel.LIVE if view["state"] == State.OFFERED else Channel.BG
-    return {
-        "execution_id": view["execution_id"],
-        "message_id": view["id"],
-        "agent_id": view["to"]["agent_id"],
-        "channel": channel.value,
-        **await _offer(view["execution_id"], channel, caller, house),
-        **claimable_fields(view),
-    }
-
-
-async def _offer(execution_id: str, channel: Channel, caller: Principal, house: Rooms) -> JsonObject:
-    """The nonce is derived from the exact instant the window closes, which only the ledger knows."""
-    before = None
-    if channel is Channel.LIVE:
-        before = (await house.parts.service.find_execution(execution_id, caller)).execution.claim_before
-    nonce = house.parts.service.nonce(execution_id, before) if before else None
-    return {"nonce": nonce, "claim_before": instant(before)}
 
 
 def _instant(text: str | None, field: str) -> datetime | None:

@@ -1,31 +1,31 @@
 """An agent's inbox, polled or long-polled, and what it sent."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
 from fastapi import APIRouter, Query, Request
 from starlette.types import Receive
 
 from contracts.words import Channel, State
 from gateway.cursor import read_number, write_number
-from gateway.list_filters import Asked, sent_states
+from gateway.list_filters import Asked, inbox_states, sent_states
 from gateway.lists import hand_out, page_body, spelled
 from gateway.mailbox import gathered
+from gateway.paging import Offset, asks_for_total, page_behind, total_of
 from gateway.parts import Parts, Rooms
+from gateway.peer_views import is_peers_client
 from gateway.ports import Page
 from gateway.ports import Query as ListQuery
-from gateway.routing import Answer, Caller, House, StrictRoute, words
-from gateway.schemas_views import InboxCount, InboxPage
+from gateway.routing import Answer, Caller, House, StrictRoute
+from gateway.schemas_conversation import InboxCount, InboxPage
 from gateway.wake import Wake, wake_of
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["inbox"])
 
 Limit = Annotated[int, Query(ge=1, le=200)]
-STATES: Final = {
-    "queued": State.IN_INBOX,
-    "delivered": State.INBOX_DELIVERED,
-    "read": State.INBOX_READ,
-    "acked": State.DELIVERED,
-}
+Order: TypeAlias = Annotated[
+    Literal["oldest", "newest"] | None,
+    Query(description="Which comes first: the oldest, to CueAPI's clients the newest."),
+]
 _UNFINISHED: Final = (State.IN_INBOX, State.INBOX_DELIVERED, State.INBOX_READ)
 
 
@@ -38,31 +38,36 @@ async def inbox(
     asked: Asked,
     state: str | None = None,
     limit: Limit = 50,
+    offset: Offset = 0,
     cursor: str | None = None,
     wait_s: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0,
     count_only: bool = False,
+    order: Order = None,
 ) -> Answer:
-    """What waits for an agent, oldest first. Handing a message out marks it as delivered."""
+    """What waits for an agent. Handing a message out marks it as delivered."""
     agent = await house.directory.find(ref, caller, action="inbox.read", field="ref")
-    scope = f"inbox:{agent.id}:{state}:{asked.scope}"
+    order = order or ("newest" if is_peers_client(request.scope["headers"]) else "oldest")
+    scope = f"inbox:{agent.id}:{state}:{order}:{asked.scope}"
     query = ListQuery(
         owner=agent.owner,
         agent_id=agent.id,
-        states=words(state, STATES, "state") or _UNFINISHED,
+        states=inbox_states(state) or _UNFINISHED,
         channel=Channel.INBOX,
         after=read_number(cursor, scope),
         limit=limit,
-        oldest_first=True,
+        oldest_first=order == "oldest",
     )
     query = await asked.applied(query, house.directory, caller)
     if count_only:
         await house.parts.queries.settle()
         return Answer({"count": await house.parts.queries.count(query)})
-    page = await _page(query, house.parts)
-    if wait_s and not page.views:
+    page = await _page(query, house.parts, offset)
+    if wait_s and not page.views and not offset:
         page = await _page_in_time(query, wait_s, wake_of(agent.metadata), house, request.receive)
+    total = await total_of(house.parts.queries, query, page, offset, is_asked=asks_for_total(request))
     views = spelled(await hand_out(page, house.parts.service, caller), request.scope["headers"])
-    return Answer(page_body("messages", views, write_number(page.next_after, scope)))
+    next_cursor = write_number(page.next_after, scope)
+    return Answer(page_body("messages", views, next_cursor, total=total, limit=limit, offset=offset))
 
 
 @endpoints.get("/v1/agents/{ref}/sent", responses={200: {"model": InboxPage}})
@@ -74,6 +79,7 @@ async def sent(
     asked: Asked,
     state: str | None = None,
     limit: Limit = 50,
+    offset: Offset = 0,
     cursor: str | None = None,
 ) -> Answer:
     """What an agent sent, newest first."""
@@ -86,9 +92,11 @@ async def sent(
         after=read_number(cursor, scope),
         limit=limit,
     )
-    page = await _page(await asked.applied(query, house.directory, caller), house.parts)
-    views = spelled(page.views, request.scope["headers"])
-    return Answer(page_body("messages", views, write_number(page.next_after, scope)))
+    query = await asked.applied(query, house.directory, caller)
+    page = await _page(query, house.parts, offset)
+    total = await total_of(house.parts.queries, query, page, offset, is_asked=asks_for_total(request))
+    views, next_cursor = spelled(page.views, request.scope["headers"]), write_number(page.next_after, scope)
+    return Answer(page_body("messages", views, next_cursor, total=total, limit=limit, offset=offset))
 
 
 async def _page_in_time(query: ListQuery, wait_s: float, wake: Wake, house: Rooms, receive: Receive) -> Page:
@@ -107,6 +115,6 @@ async def _page_in_time(query: ListQuery, wait_s: float, wake: Wake, house: Room
     return page
 
 
-async def _page(query: ListQuery, parts: Parts) -> Page:
+async def _page(query: ListQuery, parts: Parts, offset: int = 0) -> Page:
     await parts.queries.settle()
-    return await parts.queries.page(query)
+    return await page_behind(parts.queries, query, offset)

@@ -1,9 +1,10 @@
 """Live sessions and hosts: attach, list, change, beat, detach."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from contracts.errors import Rejected
 from contracts.freshness import host_name
@@ -11,15 +12,17 @@ from contracts.records import Principal
 from contracts.tenant_events import EventType
 from gateway.endpoints.agents import last_seen
 from gateway.parts import Rooms
+from gateway.peer_views import is_peers_client
 from gateway.routing import Answer, Caller, House, StrictRoute
-from gateway.schemas_agents import Attach, EchoHeard, HostBeat, SessionBeat, SessionChange
-from gateway.schemas_views import EchoView, SeenView, SessionPage, SessionView, SessionWithToken
+from gateway.schemas_agents import Attach, EchoesHeard, EchoWanted, HostBeat, SessionBeat, SessionChange
+from gateway.schemas_views import EchoesView, EchoTrialView, SeenView, SessionPage, SessionView, SessionWithToken
 from gateway.views import session_view
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["live sessions"])
 
 _SESSIONS = "/v1/agents/{ref}/live-sessions"
 JUST_NOW: Final = SessionBeat()
+IN_USUAL_TIME: Final = EchoWanted()
 
 
 @endpoints.post(_SESSIONS, status_code=201, responses={201: {"model": SessionWithToken}})
@@ -29,19 +32,22 @@ async def attach_session(ref: str, wanted: Attach, caller: Caller, house: House)
     session, token = await house.sessions.attach(agent, wanted)
     await house.notices.session(EventType.SESSION_ATTACHED, agent, session)
     if session.echoes:
-        await house.echoes.keep_up(agent.id)
+        await house.echoes.begin(agent.id)
     view = session_view(session, session.attached_at, house.parts.clock.now())
     return Answer({**view, "session_token": token}, 201)
 
 
-@endpoints.get(_SESSIONS, responses={200: {"model": SessionPage}})
-async def list_sessions(ref: str, caller: Caller, house: House, include_detached: bool = False) -> Answer:
-    """The sessions of an agent, oldest first."""
+@endpoints.get(_SESSIONS, responses={200: {"model": SessionPage | list[SessionView]}})
+async def list_sessions(
+    ref: str, request: Request, caller: Caller, house: House, include_detached: bool = False
+) -> Answer:
+    """The sessions of an agent, oldest first; for CueAPI's clients the list alone, newest first."""
     agent = await house.directory.find(ref, caller, action="session.read", field="ref")
     sessions = [each for each in await house.directory.sessions(agent.id) if include_detached or each.is_attached]
     seen = await last_seen(house, [each.id for each in sessions])
     now = house.parts.clock.now()
-    return Answer({"live_sessions": [session_view(each, seen.get(each.id), now) for each in sessions]})
+    views = [session_view(each, seen.get(each.id), now) for each in sessions]
+    return Answer(views[::-1] if is_peers_client(request.scope["headers"]) else {"live_sessions": views})
 
 
 @endpoints.patch(_SESSIONS + "/{label}", responses={200: {"model": SessionView}})
@@ -60,7 +66,7 @@ async def beat_session(ref: str, label: str, caller: Caller, house: House, beat:
     session = await house.sessions.attached(agent, label)
     session, seen_at = await house.sessions.beat(agent, session, beat)
     if session.echoes:
-        await house.echoes.keep_up(agent.id)
+        await house.echoes.keep_up_session(agent.id)
     return Answer(session_view(session, seen_at, house.parts.clock.now()))
 
 
@@ -76,23 +82,46 @@ async def detach_session(ref: str, label: str, caller: Caller, house: House) -> 
 @endpoints.post("/v1/hosts/heartbeat", responses={200: {"model": SeenView}})
 async def beat_host(beat: HostBeat, caller: Caller, house: House) -> Answer:
     """A monitor's sign of life for the agents it runs. Those the caller does not have are left out."""
-    found = [await _own_agent_id(reference, caller, house) for reference in beat.agents]
-    agent_ids = list(dict.fromkeys(agent_id for agent_id in found if agent_id))
+    agent_ids = await _own_agent_ids(beat.agents, caller, house)
     seen_at = house.parts.clock.now() - timedelta(seconds=beat.age_s)
     if agent_ids:
         await house.parts.beats.beat({host_name(agent_id): seen_at for agent_id in agent_ids})
+    if beat.echoes:
+        await house.echoes.keep_up_host(await _own_agent_ids(beat.echoes, caller, house))
     return Answer({"seen": agent_ids})
 
 
-@endpoints.post("/v1/hosts/echo", responses={200: {"model": EchoView}})
-async def answer_echo(heard: EchoHeard, caller: Caller, house: House) -> Answer:
-    """Say that an echo arrived; without `echo_id`, ask for one, as a monitor does whose subscription came back."""
-    agent = await house.directory.find(heard.agent_id, caller, action="host.echo", field="agent_id")
-    asks = heard.echo_id is None
-    is_done = await (
-        house.echoes.ask(agent.id) if heard.echo_id is None else house.echoes.answer(agent.id, heard.echo_id)
-    )
-    return Answer({"agent_id": agent.id, "asked": asks and is_done, "counted": is_done and not asks})
+@endpoints.post("/v1/hosts/echo", responses={200: {"model": EchoesView}})
+async def answer_echoes(heard: EchoesHeard, caller: Caller, house: House) -> Answer:
+    """Say which echoes arrived; without `echo_id`, ask for one, as a monitor does whose subscription came back.
+
+    Agents the caller does not have are left out.
+    """
+    found = [(await _own_agent_id(each.agent_id, caller, house), each.echo_id) for each in heard.echoes]
+    answers = [(agent_id, echo) for agent_id, echo in found if agent_id and echo]
+    wishes = list(dict.fromkeys(agent_id for agent_id, echo in found if agent_id and not echo))
+    counted = await house.echoes.answer(answers)
+    asked = await house.echoes.ask(wishes)
+    told = [(agent_id, False, counts) for (agent_id, _), counts in zip(answers, counted, strict=True)]
+    told += [(agent_id, agent_id in asked, False) for agent_id in wishes]
+    return Answer({"echoes": [{"agent_id": each, "asked": was, "counted": counts} for each, was, counts in told]})
+
+
+@endpoints.post("/v1/agents/{ref}/echo", responses={200: {"model": EchoTrialView}})
+async def try_echo(
+    ref: str, request: Request, caller: Caller, house: House, wanted: EchoWanted = IN_USUAL_TIME
+) -> Answer:
+    """Try now whether pushes reach an agent's sessions, and wait for the answer."""
+    agent = await house.directory.find(ref, caller, action="agent.echo", field="ref")
+    echoing = sum(session.echoes for session in await house.directory.attached(agent.id))
+    trial = await house.echo_trials.reach(agent.id, wanted.timeout_s, request.receive)
+    found = {"reached": trial.reached, "round_trip_ms": trial.round_trip_ms}
+    return Answer({"agent_id": agent.id, **found, "timeout_s": wanted.timeout_s, "echoing": echoing})
+
+
+async def _own_agent_ids(references: Sequence[str], caller: Principal, house: Rooms) -> list[str]:
+    found = [await _own_agent_id(reference, caller, house) for reference in references]
+    return list(dict.fromkeys(agent_id for agent_id in found if agent_id))
 
 
 async def _own_agent_id(reference: str, caller: Principal, house: Rooms) -> str | None:

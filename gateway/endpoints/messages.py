@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from contracts.errors import Conflict, TooMany
 from contracts.records import Principal
 from contracts.words import State
 from gateway.body import read_object
 from gateway.intake import read_headers
 from gateway.parts import Rooms
-from gateway.peer_views import peer_fields
+from gateway.peer_views import as_theirs, is_peers_client, peer_fields
 from gateway.problems import refusal_of
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_conversation import MessageWithReceipts, PeerMessageView, ReceiptsView
@@ -43,6 +44,7 @@ class SendMessage:
         self._principal = rooms.authenticator.principal
         self._draft = rooms.intake.draft
         self._accept = rooms.parts.service.accept
+        self._tell_trip = rooms.guard_trips.tell
         self._hold = rooms.waiting.hold
         self._timer = timer
         self._log = log.bind()
@@ -55,7 +57,7 @@ class SendMessage:
         wait = read_hold(query) if query else None
         said = read_headers(headers)
         draft = await self._draft(_parsed(await read_object(scope, receive)), said, principal)
-        standing = await self._accept(draft)
+        standing = await self._accepted(draft)
         self._note(draft, standing, principal, self._timer() - started)
         extra: dict[str, Any] = {"replayed": True} if standing.replayed else {}
         if said.verify_echo:
@@ -65,9 +67,15 @@ class SendMessage:
         if wait is not None:
             standing, extra["waited"] = await self._hold(wait, standing, principal, receive)
         rest = {"trace": trace_view(standing.execution.trace), **peer_fields(standing.view), **extra}
-        # The view was written for the row already: what only the answer has goes behind it.
-        body = b"%b,%b" % (standing.written(to_json)[:-1], to_json(rest)[1:])
+        body = _sent(standing, rest, is_theirs=is_peers_client(headers))
         await _send(send, status, body, _DOWNGRADED if downgraded else ())
+
+    async def _accepted(self, draft: Draft) -> Standing:
+        try:
+            return await self._accept(draft)
+        except (Conflict, TooMany) as refusal:
+            await self._tell_trip(draft, refusal)
+            raise
 
     def _note(self, draft: Draft, standing: Standing, principal: Principal, seconds: float) -> None:
         execution, message = standing.execution, standing.history.message
@@ -99,6 +107,13 @@ def _parsed(value: dict[str, Any]) -> NewMessage:
         raise refusal_of(error.errors(include_url=False, include_input=False)) from None
 
 
+def _sent(standing: Standing, rest: dict[str, Any], *, is_theirs: bool) -> bytes:
+    if is_theirs:
+        return to_json({**as_theirs(standing.view), **rest})
+    # The view was written for the row already: what only the answer has goes behind it.
+    return b"%b,%b" % (standing.written(to_json)[:-1], to_json(rest)[1:])
+
+
 async def _send(send: Send, status: int, body: bytes, more: Sequence[tuple[bytes, bytes]]) -> None:
     length = str(len(body)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", length), *more]
@@ -107,11 +122,10 @@ async def _send(send: Send, status: int, body: bytes, more: Sequence[tuple[bytes
 
 
 @endpoints.get("/v1/messages/{message_id}", responses={200: {"model": MessageWithReceipts}})
-async def read_message(message_id: str, caller: Caller, house: House) -> Answer:
+async def read_message(message_id: str, request: Request, caller: Caller, house: House) -> Answer:
     """Where a message stands, and why."""
     standing = await house.parts.service.find_message(message_id, caller)
-    view, told = standing.explained, receipts(standing.history)
-    return Answer({**view, **peer_fields(view, told), "receipts": told})
+    return _answer(standing, request, receipts=receipts(standing.history))
 
 
 @endpoints.get("/v1/messages/{message_id}/receipts", responses={200: {"model": ReceiptsView}})
@@ -122,21 +136,21 @@ async def read_receipts(message_id: str, caller: Caller, house: House) -> Answer
 
 
 @endpoints.post("/v1/messages/{message_id}/cancel", responses={200: {"model": PeerMessageView}})
-async def cancel_message(message_id: str, caller: Caller, house: House) -> Answer:
+async def cancel_message(message_id: str, request: Request, caller: Caller, house: House) -> Answer:
     """Call a message back before anybody works on it."""
-    return _answer(await house.parts.service.cancel(message_id, caller))
+    return _answer(await house.parts.service.cancel(message_id, caller), request)
 
 
 @endpoints.post("/v1/messages/{message_id}/read", responses={200: {"model": PeerMessageView}})
-async def mark_read(message_id: str, caller: Caller, house: House) -> Answer:
+async def mark_read(message_id: str, request: Request, caller: Caller, house: House) -> Answer:
     """The receiver has read an inbox message."""
-    return _answer(await house.parts.service.mark(message_id, State.INBOX_READ, caller))
+    return _answer(await house.parts.service.mark(message_id, State.INBOX_READ, caller), request)
 
 
 @endpoints.post("/v1/messages/{message_id}/ack", responses={200: {"model": PeerMessageView}})
-async def acknowledge(message_id: str, caller: Caller, house: House) -> Answer:
+async def acknowledge(message_id: str, request: Request, caller: Caller, house: House) -> Answer:
     """The receiver has dealt with an inbox message."""
-    return _answer(await house.parts.service.acknowledge(message_id, caller))
+    return _answer(await house.parts.service.acknowledge(message_id, caller), request)
 
 
 @endpoints.post("/v1/route", responses={200: {"model": RouteView}})
@@ -155,6 +169,7 @@ async def route(question: RouteQuestion, request: Request, caller: Caller, house
     )
 
 
-def _answer(standing: Standing) -> Answer:
+def _answer(standing: Standing, request: Request, **more: Any) -> Answer:
     view = standing.explained
-    return Answer({**view, **peer_fields(view, receipts(standing.history))})
+    shown = as_theirs(view) if is_peers_client(request.scope["headers"]) else view
+    return Answer({**shown, **peer_fields(view, receipts(standing.history)), **more})

@@ -37,7 +37,9 @@ async def read_presence(ref: str, caller: Caller, house: House, if_none_match: I
     sessions = await house.directory.attached(agent.id)
     names = presence_names(agent, sessions)
     seen = dict(zip(names, await house.parts.beats.last_seen(names), strict=True))
-    return _unless_known(presence_view(agent, sessions, seen, house.parts.clock.now()), if_none_match, ASKED_EACH_TIME)
+    bound_s = house.parts.echo_settings.bound_s
+    view = presence_view(agent, sessions, seen, house.parts.clock.now(), echo_bound_s=bound_s)
+    return _unless_known(view, if_none_match, ASKED_EACH_TIME)
 
 
 def _unless_known(view: JsonObject, if_none_match: str | None, cache_control: str) -> Response:

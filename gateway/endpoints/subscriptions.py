@@ -9,6 +9,7 @@ from gateway.schemas_subscriptions import (
     Acknowledgement,
     DetachedView,
     NewSubscription,
+    PostingPage,
     SubscriptionPage,
     SubscriptionWithSecret,
 )
@@ -43,6 +44,13 @@ async def unsubscribe(ref: str, subscription_id: str, caller: Caller, house: Hou
     if gone is not None:
         await house.notices.subscription(EventType.SUBSCRIPTION_DELETED, gone)
     return Answer({"detached": True})
+
+
+@endpoints.get(_SUBSCRIPTIONS + "/{subscription_id}/attempts", responses={200: {"model": PostingPage}})
+async def list_attempts(ref: str, subscription_id: str, caller: Caller, house: House) -> Answer:
+    """The last attempts to post events to this subscriber, oldest first."""
+    agent = await house.directory.find(ref, caller, action="subscription.read", field="ref")
+    return Answer({"attempts": await house.subscriptions.postings(agent, subscription_id)})
 
 
 @endpoints.patch(_SUBSCRIPTIONS + "/{subscription_id}/ack", responses={200: {"model": AcknowledgedView}})

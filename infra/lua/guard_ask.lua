@@ -1,11 +1,12 @@
 -- Ask the guards' budgets for many messages at once, and spend them for those that may pass.
 -- ARGV: prefix, keep_ms, then per message: spend (0 or 1), number of budgets, and per budget owner, member, limit,
--- window_ms, cool_down_ms. Returns three numbers per budget: verdict, remaining, retry after (ms).
+-- window_ms, cool_down_ms. Returns three numbers per budget: verdict, remaining, retry after (ms). A budget that is used
+-- up and opens thereby says OPENED once, to the message it refuses first; from then on REFUSED.
 --
 -- A budget is one string `<tat> <till>`: the instant at which its bucket is full again (GCRA's theoretical arrival
 -- time), and, when it is open, the instant of its next probe. No string: full and closed. `open:<owner>` lists the open
--- ones by that instant. A message spends all of its budgets or none.
-local PASS, PROBE, REFUSED = 0, 1, 2
+-- ones by that instant. A message spends all of its budgets or none, and opens no more than the one that refuses it.
+local PASS, PROBE, REFUSED, OPENED = 0, 1, 2, 3
 local prefix, keep_ms = ARGV[1] .. 'guard:', tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -51,32 +52,31 @@ local function spend(budget, verdict)
   store(budget)
 end
 
-local function open(budget)
-  if budget.till == 0 and budget.cool_down > 0 then
-    budget.till = now + budget.cool_down
-    store(budget)
-  end
+local function opens(budget)
+  if budget.till > 0 or budget.cool_down == 0 then return false end
+  budget.till = now + budget.cool_down
+  store(budget)
+  return true
 end
 
 local answers = {}
 local i = 3
 while i <= #ARGV do
   local spends, count = ARGV[i] == '1', tonumber(ARGV[i + 1])
-  local asked, all_pass = {}, true
+  local asked, refused_by = {}, nil
   for n = 1, count do
     local budget = budget_at(i + 2 + 5 * (n - 1))
     local verdict, retry = judge(budget)
-    asked[n] = { budget = budget, verdict = verdict }
-    all_pass = all_pass and verdict ~= REFUSED
     answers[#answers + 1] = verdict
+    asked[n] = { budget = budget, verdict = verdict, place = #answers }
+    if verdict == REFUSED and not refused_by then refused_by = asked[n] end
     answers[#answers + 1] = math.max(0, budget.left - 1)
     answers[#answers + 1] = math.ceil(retry)
   end
-  if spends then
-    for _, each in ipairs(asked) do
-      if all_pass then spend(each.budget, each.verdict)
-      elseif each.verdict == REFUSED then open(each.budget) end
-    end
+  if spends and refused_by then
+    if opens(refused_by.budget) then answers[refused_by.place] = OPENED end
+  elseif spends then
+    for _, each in ipairs(asked) do spend(each.budget, each.verdict) end
   end
   i = i + 2 + 5 * count
 end

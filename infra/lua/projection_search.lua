@@ -2,7 +2,7 @@
 -- ARGV: prefix, 'page' or 'count', owner, agent, sender, channel, states joined by commas, cursor, 'newest' or
 -- 'oldest', rows wanted, rows to look at, thread, counterpart, priorities joined by commas, accepted after (ms),
 -- 'either' for rows the owner received or sent ('*': anybody). '' stands for "any" and for "from the start".
--- Returns {status, cursor, …}: status 'ok' or 'rebuilding'; cursor '' at the end; then the views, or the number counted.
+-- Returns {status, cursor, …}: status 'ok' or 'rebuilding'; cursor '' at the end; then whole rows, or the number counted.
 local mode, owner, agent, sender, channel = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local states, is_wanted_state = {}, {}
 for state in string.gmatch(ARGV[7], '[^,]+') do
@@ -95,12 +95,13 @@ end
 -- The next `n` members of all zsets together: the first `n` of each are enough to know them.
 local function next_members(plan, cursor, n)
   if plan.alone then return single_member(plan.alone, cursor) end
-  local keys, members = plan.keys, {}
-  for _, key in ipairs(keys) do
+  local sources, members = 0, {}
+  for _, key in ipairs(plan.keys) do
     local reply = range(key, cursor, n)
+    if #reply > 0 then sources = sources + 1 end
     for i = 1, #reply, 2 do members[#members + 1] = { ulid = reply[i], score = reply[i + 1] } end
   end
-  if #keys > 1 then
+  if sources > 1 then
     table.sort(members, in_order)
     for i = #members, n + 1, -1 do members[i] = nil end
   end
@@ -129,7 +130,7 @@ local function matches(row)
     and (#states == 0 or is_wanted_state[row.state] == true)
 end
 
--- Calls `take(ulid, score, header length)` for each match until it returns false.
+-- Calls `take(member)` for each match until it returns false.
 -- Returns the cursor to go on with, '' at the end, or nil when a row is gone.
 local function scan(plan, take)
   local cursor, looked_at = ARGV[8], 0
@@ -137,10 +138,9 @@ local function scan(plan, take)
     local n = math.min(math.max(want + 1, 64), budget - looked_at)
     local members = next_members(plan, cursor, n)
     for _, member in ipairs(members) do
-      local text = redis.call('GETRANGE', row_key(member.ulid), 0, HEADER_BYTES)
-      local row = header_of(text)
+      local row = header_of(redis.call('GETRANGE', row_key(member.ulid), 0, HEADER_BYTES))
       if not row then return nil end
-      if matches(row) and not take(member, string.find(text, '\n', 1, true)) then return cursor end
+      if matches(row) and not take(member) then return cursor end
       cursor = member.score
     end
     if #members < n then return '' end
@@ -149,11 +149,26 @@ local function scan(plan, take)
   return cursor
 end
 
+-- Where the indexes alone answer the question, no row needs to be looked into.
+local function covered_page(plan)
+  local members = next_members(plan, ARGV[8], want + 1)
+  if #members == 0 then return { 'ok', '' } end
+  local keys = {}
+  for n = 1, math.min(want, #members) do keys[n] = row_key(members[n].ulid) end
+  local reply = { 'ok', #members > want and members[want].score or '' }
+  for _, row in ipairs(redis.call('MGET', unpack(keys))) do
+    if not row then return nil end
+    reply[#reply + 1] = row
+  end
+  return reply
+end
+
 local function page(plan)
+  if plan.covers == filters() then return covered_page(plan) end
   local reply = { 'ok', '' }
-  local cursor = scan(plan, function(member, header_length)
+  local cursor = scan(plan, function(member)
     if #reply == want + 2 then return false end
-    reply[#reply + 1] = redis.call('GETRANGE', row_key(member.ulid), header_length, -1)
+    reply[#reply + 1] = redis.call('GET', row_key(member.ulid))
     return true
   end)
   reply[2] = cursor

@@ -7,19 +7,32 @@ from typing import get_args
 import pytest
 
 from contracts.events import Event
-from contracts.words import OPEN_STATES, TERMINAL_STATES, Channel, DeliveryRoute, EffectiveMode, State
+from contracts.words import (
+    DEAD_LETTER_STATES,
+    OPEN_STATES,
+    SETTLED_STATES,
+    TERMINAL_STATES,
+    Channel,
+    DeliveryRoute,
+    EffectiveMode,
+    State,
+)
 from router import execution
 from router.channels import ALL
 from router.execution import TABLE
 
 ARROW = re.compile(
-    r"(?:(?P<source>any open state|any terminal state|[a-z_]+) |(?P<branch>[├└]))"
+    r"(?:(?P<source>any open state|any terminal state|any dead letter|[a-z_]+) |(?P<branch>[├└]))"
     r"──(?P<event>[a-z_]+)──▶(?= (?P<targets>[a-z_| ]+))"
 )
 WORD = re.compile(r"[a-z_]+")
 SAID_OF_AN_OUTCOME = ("evidence_added", "verification_changed")
 STATES = {state.value for state in State}
-SETS = {"any open state": OPEN_STATES, "any terminal state": TERMINAL_STATES}
+SETS = {
+    "any open state": OPEN_STATES,
+    "any terminal state": TERMINAL_STATES,
+    "any dead letter": DEAD_LETTER_STATES,
+}
 
 
 ROUTED = {rules.first_state.value for rules in ALL.values()} | {State.WAITING.value}
@@ -88,10 +101,18 @@ def test_an_open_state_can_be_ended_and_is_neither_replayed_nor_verified(state: 
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
-def test_after_a_terminal_state_there_is_a_replay_and_of_an_outcome_what_it_is_worth_and_nothing_else(
+def test_after_a_terminal_state_there_is_a_replay_a_discard_and_of_an_outcome_its_worth_and_nothing_else(
     state: State,
 ) -> None:
-    assert TABLE[state] == {"replayed", *(SAID_OF_AN_OUTCOME if state is State.DELIVERED else ())}
+    said = set(SAID_OF_AN_OUTCOME) if state is State.DELIVERED else set()
+    if state in DEAD_LETTER_STATES:
+        said = {"discarded"}
+    assert TABLE[state] == {"replayed", *said}
+
+
+def test_every_terminal_state_is_a_dead_letter_or_settled_and_never_both() -> None:
+    assert DEAD_LETTER_STATES | SETTLED_STATES == TERMINAL_STATES
+    assert not DEAD_LETTER_STATES & SETTLED_STATES
 
 
 def test_the_table_knows_every_state_and_every_kind_of_event_but_the_acceptance() -> None:

@@ -1,91 +1,25 @@
 """The commands against a running server: what they print, and exit codes that tell the truth."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+from standardwebhooks import Webhook
 
-ROOT = Path(__file__).resolve().parents[2]
-START_S = 60
-ANSWER_S = 30
+from tests.cli_rig import ANSWER_S, Postroom, command, environment, ok, run
+from tests.tcp_way import Way, way_to
+from tests.webhook_receiver import running_receiver
+from tests.webhook_verifier import verifies
 
-Postroom = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-P", "-m", "cli", *map(str, arguments)]
-
-
-def environment(**ours: str) -> dict[str, str]:
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
-    return bare | {"PYTHONPATH": str(ROOT), **ours}
-
-
-def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        env=environment(**variables),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=ANSWER_S,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def server(data_dir: Path) -> Iterator[dict[str, Any]]:
-    """A running `up --no-demo`: what its ready file says."""
-    ready = data_dir / "ready.json"
-    argv = command("up", "--no-demo", "--port", "0", "--data", data_dir, "--ready-file", ready)
-    with (data_dir / "up.out").open("w") as out:
-        with subprocess.Popen(argv, env=environment(), stdout=out, stderr=out, start_new_session=True) as process:
-            try:
-                deadline = time.monotonic() + START_S
-                while not ready.exists():
-                    assert process.poll() is None, (data_dir / "up.out").read_text()
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
-                yield json.loads(ready.read_text())
-            finally:
-                process.send_signal(signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def postroom(server: dict[str, Any]) -> Postroom:
-    """A command that speaks as owner max, whom the admin key made a key for."""
-    made = run("keys", "create", "--owner", "max", POSTROOM_URL=server["url"], POSTROOM_API_KEY=server["admin_key"])
-    assert made.returncode == 0, made.stderr
-    key = made.stdout.strip()
-
-    def postroom(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return run(*arguments, stdin=stdin, POSTROOM_URL=server["url"], POSTROOM_API_KEY=key)
-
-    return postroom
-
-
-@pytest.fixture
-def agent(postroom: Postroom, prefix: str) -> str:
-    """A fresh agent that only polls."""
-    assert ok(postroom("agents", "create", prefix, "--json"))["slug"] == prefix
-    return prefix
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == 0, done.stderr + done.stdout
-    return json.loads(done.stdout) if done.stdout else None
+Lines = BufferedByteReceiveStream
 
 
 def test_commands_find_the_running_up_by_its_data_folder(server: dict[str, Any], data_dir: Path) -> None:
@@ -117,6 +51,9 @@ def test_an_agent_is_created_changed_shown_and_deleted(postroom: Postroom, prefi
     assert ok(postroom("agents", "update", prefix, "--preferred", "live", "--json"))["preferred_contact"] == "live"
     assert "can live, bg; prefers live" in postroom("agents", "show", f"{prefix}@max").stdout
     assert prefix in postroom("agents", "list").stdout
+    silent = postroom("agents", "echo", prefix, "--timeout-s", "0.2")
+    assert silent.returncode == 1
+    assert "not reached within 0.2 s; attached sessions that answer echoes: 0" in silent.stderr
     assert postroom("agents", "delete", prefix).returncode == 0
     gone = postroom("agents", "show", prefix)
     assert gone.returncode == 1
@@ -197,6 +134,180 @@ def test_tail_prints_the_changes_of_a_message(postroom: Postroom, server: dict[s
             states.append(json.loads(follower.stdout.readline())["state"])
         follower.send_signal(signal.SIGINT)
         assert follower.wait(timeout=ANSWER_S) == 130
+
+
+@asynccontextmanager
+async def following(server: dict[str, Any], key: str, *arguments: str) -> AsyncIterator[tuple[Way, Process, Lines]]:
+    """A command that prints JSON lines for as long as it runs, and the way its connections take."""
+    async with way_to(server["url"]) as (way, url):
+        variables = environment(POSTROOM_URL=url, POSTROOM_API_KEY=key)
+        async with await anyio.open_process(command(*arguments, "--json"), env=variables, stderr=None) as process:
+            assert process.stdout is not None
+            try:
+                yield way, process, BufferedByteReceiveStream(process.stdout)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+
+
+async def printed(lines: Lines) -> Any:
+    with anyio.fail_after(ANSWER_S):
+        return json.loads(await lines.receive_until(b"\n", 1_000_000))
+
+
+async def interrupted(process: Process) -> int:
+    process.send_signal(signal.SIGINT)
+    with anyio.fail_after(ANSWER_S):
+        return await process.wait()
+
+
+async def test_a_streamed_inbox_is_printed_once_through_lost_connections(
+    postroom: Postroom, server: dict[str, Any], agent: str
+) -> None:
+    key = ok(postroom("keys", "create", "--json"))["key"]
+    ok(postroom("send", agent, "before", "--json"))
+    texts = ["before"]
+    async with following(server, key, "listen", agent, "--stream") as (way, process, lines):
+        assert (await printed(lines))["message"] == "before"
+        for number in range(3):
+            way.sever()
+            # Line breaks of other alphabets are no ends of lines here.
+            texts.append(f"cut {number}\u2028\u0085 grüße")
+            ok(postroom("send", agent, texts[-1], "--json"))
+            assert (await printed(lines))["message"] == texts[-1]
+        ok(postroom("send", agent, "last", "--json"))
+        assert (await printed(lines))["message"] == "last"
+        assert await interrupted(process) == 130
+
+
+async def test_a_streamed_inbox_is_acknowledged_as_it_is_printed(
+    postroom: Postroom, server: dict[str, Any], agent: str
+) -> None:
+    key = ok(postroom("keys", "create", "--json"))["key"]
+    async with following(server, key, "listen", agent, "--stream", "--ack") as (way, process, lines):
+        first = ok(postroom("send", agent, "first", "--json"))
+        assert (await printed(lines))["id"] == first["id"]
+        way.sever()
+        second = ok(postroom("send", agent, "second", "--json"))
+        assert (await printed(lines))["id"] == second["id"]
+        ok(postroom("send", agent, "third", "--json"))
+        assert (await printed(lines))["message"] == "third"
+        assert await interrupted(process) == 130
+    for each in (first, second):
+        assert ok(postroom("explain", each["id"], "--json"))["state"] == "delivered"
+
+
+def test_a_webhook_is_tested_rotated_and_its_attempts_are_listed(
+    postroom: Postroom, server: dict[str, Any], prefix: str
+) -> None:
+    with running_receiver() as receiver:
+        ok(postroom("agents", "create", prefix, "--can", "webhook", "--webhook-url", receiver.url, "--json"))
+        rotated = postroom("webhook", "rotate", prefix, "--signature", "v1a")
+        assert rotated.stdout.startswith("whpk_")
+        assert ok(postroom("webhook", "show", prefix, "--json"))["public_key"] == rotated.stdout.strip()
+        assert ok(postroom("webhook", "test", prefix, "--json"))["status"] == 204
+        assert verifies(rotated.stdout.strip(), receiver.heard[0], receiver.bodies[0])
+        sent = ok(postroom("send", prefix, "hello", "--wait", "outcome", "--json"))
+        [attempt] = ok(postroom("webhook", "attempts", sent["id"], "--json"))["attempts"]
+        assert (attempt["succeeded"], attempt["status"]) == (True, 204)
+        receiver.status = 500
+        assert postroom("webhook", "test", prefix).returncode == 1
+    assert postroom("webhook", "enable", prefix).returncode == 0
+    assert "204" in postroom("webhook", "attempts", sent["id"]).stdout
+
+
+async def test_webhooks_are_copied_to_a_program_here_checked_and_replayed(
+    postroom: Postroom, server: dict[str, Any], data_dir: Path, prefix: str
+) -> None:
+    key = ok(postroom("keys", "create", "--json"))["key"]
+    with running_receiver() as receiver, running_receiver() as program:
+        options = ["--can", "webhook", "--webhook-url", receiver.url]
+        made = ok(postroom("agents", "create", prefix, *options, "--json"))
+        variables = {"POSTROOM_DATA_DIR": str(data_dir), "POSTROOM_WEBHOOK_SECRET": made["webhook_secret"]}
+        variables |= {"POSTROOM_API_KEY": key, "POSTROOM_URL": server["url"]}
+        argv = command("listen", "--agent", prefix, "--forward-to", program.url, "--json")
+        async with await anyio.open_process(argv, env=environment(**variables)) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            with anyio.fail_after(ANSWER_S):
+                assert b"are copied" in await BufferedByteReceiveStream(process.stderr).receive_until(b"\n", 10_000)
+            sent = ok(postroom("send", prefix, "hello", "--json"))
+            told = await printed(BufferedByteReceiveStream(process.stdout))
+            assert await interrupted(process) == 130
+        again = run("listen", prefix, "--forward-to", program.url, "--replay", sent["id"], "--json", **variables)
+
+    assert (told["message_id"], told["status"], told["signature"]) == (sent["id"], 204, "valid")
+    replayed = ok(again)
+    assert (replayed["message_id"], replayed["signature"]) == (sent["id"], "valid")
+    for heard, body in zip(program.heard, program.bodies, strict=True):
+        assert Webhook(made["webhook_secret"]).verify(body, heard)["data"]["message"] == "hello"
+    assert (len(program.heard), len(receiver.heard)) == (2, 1)
+
+
+async def test_the_log_of_events_is_printed_in_order_through_lost_connections(
+    postroom: Postroom, server: dict[str, Any], agent: str
+) -> None:
+    key = ok(postroom("keys", "create", "--json"))["key"]
+    options = ["--events", "--after", "0", "--agent", agent, "--type", "message.delivered"]
+    sent = [ok(postroom("send", agent, "hello", "--json"))["id"]]
+    async with following(server, key, "tail", *options) as (way, process, lines):
+        told = [await printed(lines)]
+        for _ in range(3):
+            way.sever()
+            sent.append(ok(postroom("send", agent, "hello", "--json"))["id"])
+            told.append(await printed(lines))
+        assert await interrupted(process) == 130
+
+    assert [each["subject"] for each in told] == sent
+    assert [each["seq"] for each in told] == sorted({each["seq"] for each in told})
+
+
+def test_the_log_of_events_is_printed_for_people(postroom: Postroom, server: dict[str, Any], agent: str) -> None:
+    variables = {"POSTROOM_URL": server["url"], "POSTROOM_API_KEY": ok(postroom("keys", "create", "--json"))["key"]}
+    argv = command("tail", "--events", "--after", "0", "--agent", agent)
+    with subprocess.Popen(argv, env=environment(**variables), stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        line = follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(timeout=ANSWER_S) == 130
+    assert "agent.created" in line
+    assert f"slug={agent}" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["tail", "--events", "--state", "queued"], 2, "--state is not for --events"),
+        (["tail", "--type", "message.read"], 2, "--type is for --events only"),
+        (["tail", "--events", "--type", "message.received"], 1, "unknown_event_type: "),
+        (["tail", "--events", "--agent", "nobody"], 1, "agent_not_found: "),
+        (["listen", "nobody", "--stream"], 1, "agent_not_found: "),
+    ],
+)
+def test_what_cannot_be_followed_says_why(postroom: Postroom, arguments: list[str], exit_code: int, words: str) -> None:
+    done = postroom(*arguments)
+    assert done.returncode == exit_code
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["tail", "--events"], ["listen", "x", "--stream"]])
+def test_a_stream_without_a_server_is_exit_3(arguments: list[str]) -> None:
+    done = run(*arguments, POSTROOM_URL="http://127.0.0.1:1", POSTROOM_API_KEY="x")
+    assert done.returncode == 3
+    assert "no server answers" in done.stderr
+
+
+async def test_a_stream_ends_with_its_key(postroom: Postroom, server: dict[str, Any], agent: str) -> None:
+    made = ok(postroom("keys", "create", "--json"))
+    async with following(server, made["key"], "tail", "--events", "--after", "0", "--agent", agent) as (
+        _,
+        process,
+        lines,
+    ):
+        assert (await printed(lines))["type"] == "agent.created"
+        assert postroom("keys", "revoke", made["key_id"]).returncode == 0
+        with anyio.fail_after(ANSWER_S):
+            assert await process.wait() == 1
 
 
 def test_smoke_sends_one_message_through_everything(postroom: Postroom) -> None:

@@ -224,6 +224,7 @@ def test_a_session_attached_by_hand_answers_what_another_terminal_sends(tmp_path
             }
             view = json.loads(told)
             assert (view["delivery_route"], view["outcome"]["result"]) == ("live", {"answer": 42})
+            assert view["in_context_at"] <= view["ended_at"]
             session.send_signal(signal.SIGINT)
             assert session.wait(timeout=END_S) == 130
         audited = subprocess.run(command("audit"), env=variables, capture_output=True, text=True, check=False)

@@ -18,8 +18,9 @@ from infra.jetstream_api import last_on, last_seq, next_on
 from infra.ledger import StreamLedger
 from infra.ledger_tail import StreamTail
 from infra.nats_connection import Broker, NoAnswer
-from infra.stream_append import BATCH_ID, BATCH_SEQUENCE, EXPECTED, Record
+from infra.stream_append import EXPECTED, Record
 from infra.watch import BrokerWatch
+from infra.wire import BATCH_ID, BATCH_SEQUENCE
 from tests.nats_streams import NOW, accepted, connected, provisioned, until
 
 ALWAYS_BATCH = CommitLimits(min_batch=2, ack_timeout_s=0.5, deadline_s=6.0)

@@ -92,6 +92,7 @@ async def test_a_chunk_of_no_length_ends_the_connection(house: House, chunk: byt
     heard = await house.says(house.head(b"transfer-encoding: chunked"), chunk)
 
     assert status_of(heard) == 400
+    assert problem_in(heard)["error"]["code"] == "malformed_request"
 
 
 async def test_a_body_shorter_than_announced_is_no_message(house: House) -> None:
@@ -104,6 +105,7 @@ async def test_a_body_longer_than_announced_is_not_read_on(house: House) -> None
     heard = await house.says(house.head(b"content-length: 10"), GOOD)
 
     assert status_of(heard) == 400
+    assert problem_in(heard)["error"]["code"] == "malformed_request"
 
 
 @pytest.mark.parametrize("path", [b"/v1/messages", b"/v1/agents"])

@@ -170,13 +170,28 @@ async def test_a_webhook_is_disabled_once_whatever_else_changes(nats_server: Nat
     first, second = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC)
     async with store_of(nats_server.url, prefix) as (_, store, _):
         reader = DirectoryReader(store)
-        await reader.disable_webhook(AGENT_ID, first)
+        assert not await reader.disable_webhook(AGENT, first, "receiver_gone")
         await store.transact([create()])
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
-                tasks.start_soon(reader.disable_webhook, AGENT_ID, first)
-        await reader.disable_webhook(AGENT_ID, second)
-        assert await reader.agent(AGENT_ID) == replace(AGENT, webhook_disabled_at=first)
+                tasks.start_soon(reader.disable_webhook, AGENT, first, "receiver_gone")
+        assert not await reader.disable_webhook(AGENT, second, "receiver_failing")
+        found = await reader.agent(AGENT_ID)
+        assert found == replace(AGENT, webhook_disabled_at=first, webhook_disabled_reason="receiver_gone")
+
+
+async def test_what_was_seen_at_another_url_is_not_noted(nats_server: NatsEndpoint, prefix: str) -> None:
+    first, second = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 2, 2, tzinfo=UTC)
+    async with store_of(nats_server.url, prefix) as (_, store, _):
+        reader = DirectoryReader(store)
+        await store.transact([create()])
+        await reader.note_webhook(replace(AGENT, webhook_url="https://elsewhere.example/"), first)
+        assert await reader.agent(AGENT_ID) == AGENT
+        await reader.note_webhook(AGENT, first)
+        await reader.note_webhook(AGENT, second)
+        assert await reader.agent(AGENT_ID) == replace(AGENT, webhook_failing_since=first)
+        await reader.note_webhook(AGENT, None)
+        assert await reader.agent(AGENT_ID) == AGENT
 
 
 class Shelf:

@@ -16,7 +16,12 @@ CONFIRMED = {"X-Confirm-Destructive": "true"}
 @pytest.fixture
 async def rig(nats_server: NatsEndpoint, redis_server: RedisEndpoint, prefix: str) -> AsyncIterator[Rig]:
     async with running_rig(
-        nats_server, redis_server, prefix, webhook_allow_loopback=True, open_registration=True
+        nats_server,
+        redis_server,
+        prefix,
+        webhook_allow_loopback=True,
+        webhook_secret_readable=True,
+        open_registration=True,
     ) as running:
         yield running
 
@@ -27,6 +32,14 @@ async def test_a_key_tells_its_owner_in_the_peers_words_too(rig: Rig) -> None:
     assert (told["slug"], told["plan"], told["email"]) == ("max", "self_hosted", None)
     assert rig.max.key.startswith(told["api_key_prefix"])
     assert len(told["api_key_prefix"]) == 12
+
+
+async def test_a_key_is_known_by_its_beginning_and_never_shown_again(rig: Rig) -> None:
+    told = await rig.max.get("/v1/auth/key")
+
+    assert told["api_key"] is None
+    assert rig.max.key.startswith(told["prefix"])
+    assert rig.max.key not in str(told)
 
 
 async def test_a_key_is_replaced_at_once_and_only_when_confirmed(rig: Rig) -> None:
@@ -42,6 +55,11 @@ async def test_a_key_is_replaced_at_once_and_only_when_confirmed(rig: Rig) -> No
     assert (await laptop.call("GET", "/v1/auth/me")).status_code == 401
     assert (await second.get("/v1/auth/me"))["key_id"] == renewed["key_id"]
     assert {each["name"] for each in (await rig.max.get("/v1/keys"))["keys"]} == {"test", "laptop"}
+    told = (await second.get("/v1/events"))["events"][-2:]
+    assert [(each["type"], each["data"]["key_id"]) for each in told] == [
+        ("key.created", renewed["key_id"]),
+        ("key.revoked", minted["key_id"]),
+    ]
 
 
 async def test_of_many_who_replace_a_key_at_once_one_gets_another(rig: Rig) -> None:
@@ -58,7 +76,7 @@ async def test_of_many_who_replace_a_key_at_once_one_gets_another(rig: Rig) -> N
     assert sorted(statuses) == [200, 401, 401, 401, 401]
 
 
-async def test_a_webhook_secret_is_read_and_replaced(rig: Rig) -> None:
+async def test_a_webhook_secret_is_read_and_replaced_where_the_installation_allows_it(rig: Rig) -> None:
     agent = await rig.max.agent("hook", "webhook", webhook_url="http://127.0.0.1:8443/x")
     path = "/v1/agents/hook/webhook-secret"
 
@@ -89,13 +107,17 @@ async def test_usage_counts_the_messages_there_are(rig: Rig) -> None:
 
     told = await rig.max.get("/v1/usage")
 
+    by_month = told["messages"].pop("by_month")
     assert told["messages"] == {
         "on_record": 2,
         "open": 1,
         "ended": 1,
         "by_state": {"in_inbox": 1, "delivered": 1},
+        "earlier": 0,
     }
+    assert [each["received"] for each in by_month] == [2] + [0] * 11
     assert told["executions"]["used"] == 2
+    assert (await rig.max.get("/v1/auth/me"))["executions_this_month"] == 2
     assert (await rig.eve.get("/v1/usage"))["messages"]["on_record"] == 0
 
 
@@ -110,8 +132,10 @@ async def test_whoever_registers_gets_a_namespace_and_a_key(rig: Rig) -> None:
     namesake = await rig.nobody.post("/v1/auth/register", {"email": "jo-doe@example.org"}, status=201)
     again = await rig.nobody.call("POST", "/v1/auth/register", json={"email": "jo.doe@EXAMPLE.com"})
     told = await Caller(http=rig.http, key=first["api_key"], owner="").get("/v1/auth/me")
+    [key_event] = (await Caller(http=rig.http, key=first["api_key"], owner="").get("/v1/events"))["events"]
 
     assert (first["owner"], first["email"]) == ("jo-doe", "jo.doe@example.com")
+    assert (key_event["type"], key_event["data"]["key_id"]) == ("key.created", told["key_id"])
     assert namesake["owner"].startswith("jo-doe-")
     assert len(namesake["owner"]) == len("jo-doe-") + 4
     assert (again.status_code, code_of(again)) == (409, "duplicate_email")

@@ -1,6 +1,7 @@
 """An owner's log of events over HTTP: read, held, streamed, by agent; with nothing of anybody else's in it."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ from infra.embedded import NatsEndpoint, RedisEndpoint
 from infra.jetstream_api import call
 from infra.nats_connection import Broker
 from tests.event_rig import event_router, events_until, listening, rest_of, take
-from tests.http_rig import Rig, code_of, running_rig
+from tests.http_rig import Json, Rig, code_of, expect, running_rig
 from tests.http_server import served
 
 
@@ -88,6 +89,24 @@ async def test_a_type_narrows_and_an_unknown_one_is_refused(rig: Rig) -> None:
     assert (refused.status_code, code_of(refused)) == (400, "unknown_event_type")
 
 
+async def test_an_agent_narrows_and_a_foreign_one_is_not_there(rig: Rig, port: int) -> None:
+    agent = await rig.max.agent("notes", "inbox")
+    await rig.max.agent("other", "inbox")
+    await rig.max.send("other", delivery_mode="inbox")
+    sent = await rig.max.send("notes", delivery_mode="inbox")
+    await events_until(rig.max, 7)
+
+    found = (await rig.max.get("/v1/events", agent="notes"))["events"]
+    foreign = await rig.eve.call("GET", "/v1/events", params={"agent": agent["id"]})
+    streamed = f"/v1/events/stream?after=0&for_s=0.5&type=message.delivered&agent={agent['id']}"
+    async with listening(port, rig.max, streamed) as heard:
+        told = await rest_of(heard)
+
+    assert [event["type"] for event in found] == ["agent.created", "message.accepted", "message.delivered"]
+    assert [each.data["subject"] for each in told] == [sent["id"]]
+    assert (foreign.status_code, code_of(foreign)) == (404, "agent_not_found")
+
+
 async def test_both_owners_of_a_message_are_told_and_nobody_else(rig: Rig) -> None:
     await rig.max.agent("notes", "inbox")
     sent = await rig.admin.send("notes@max", delivery_mode="inbox")
@@ -132,6 +151,36 @@ async def test_an_agents_events_have_the_shape_peers_know(rig: Rig) -> None:
     assert page == {"events": [], "next_cursor": None, "has_more": False}
 
 
+async def test_a_peers_client_that_names_no_type_is_told_of_a_message_once(rig: Rig) -> None:
+    """What it does for each event it would otherwise do several times for one message."""
+    await rig.max.agent("notes", "inbox")
+    sent = [await rig.max.send("notes", delivery_mode="inbox") for _ in range(3)]
+    await rig.max.post(f"/v1/messages/{sent[0]['id']}/read")
+    path, theirs = "/v1/agents/notes/events", {"user-agent": "cueapi-python/0.2.0"}
+    everything = await events_until(rig.max, 8, path=path)
+
+    async def told(**params: Any) -> Json:
+        return expect(200, await rig.max.call("GET", path, params=params, headers=theirs))
+
+    whole, first = await told(), await told(limit=2)
+    rest = await told(limit=2, since=first["next_cursor"])
+    async with anyio.create_task_group() as group:
+        held: list[Json] = []
+
+        async def hold() -> None:
+            held.append(await told(since=rest["next_cursor"], wait="long"))
+
+        group.start_soon(hold)
+        await rig.max.post(f"/v1/messages/{sent[1]['id']}/read")
+        fourth = await rig.max.send("notes", delivery_mode="inbox")
+
+    assert [each["event_type"] for each in whole["events"]] == ["message.delivered"] * 3
+    assert [each for each in everything if each["event_type"] == "message.delivered"] == whole["events"]
+    assert first["events"] + rest["events"] == whole["events"]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    assert [each["payload"]["message_id"] for each in held[0]["events"]] == [fourth["id"]]
+
+
 async def test_a_stream_tells_what_happens_and_goes_on_where_it_was_cut(rig: Rig, port: int) -> None:
     await rig.max.agent("notes", "inbox")
     await events_until(rig.max, 2)
@@ -169,6 +218,36 @@ async def test_no_consumer_is_left_behind(rig: Rig, port: int) -> None:
     with anyio.fail_after(10):
         while await consumers(broker, names) != before:
             await anyio.sleep(0.02)
+
+
+async def test_streams_and_held_reads_of_one_owner_share_a_consumer(rig: Rig, port: int) -> None:
+    agent = await rig.max.agent("notes", "inbox")
+    after = (await events_until(rig.max, 2))[-1]["seq"]
+    broker, names = rig.gateway.broker, rig.gateway.names
+    before = await consumers(broker, names)
+    answers: list[dict[str, Any]] = []
+
+    async def wait(path: str, **params: Any) -> None:
+        answers.append(await rig.max.get(path, **params))
+
+    async with (
+        listening(port, rig.max, "/v1/events/stream?after=0") as whole,
+        listening(port, rig.max, f"/v1/events/stream?after=0&type=message.accepted&agent={agent['id']}") as narrow,
+    ):
+        await take(whole, 2)
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(wait, "/v1/events", after=after, wait_s=20))
+            group.start_soon(partial(wait, "/v1/agents/notes/events", since=after, wait="long"))
+            with anyio.fail_after(10):
+                while rig.gateway.parts.events.n_readers < 4:
+                    await anyio.sleep(0.01)
+            assert await consumers(broker, names) == before + 1
+            sent = await rig.max.send("notes", delivery_mode="inbox")
+        accepted = await take(whole, 1) + await take(narrow, 1)
+
+    assert [each.data["subject"] for each in accepted] == [sent["id"]] * 2
+    assert accepted[0] == accepted[1]
+    assert [answer["events"][0]["subject"] for answer in answers] == [sent["id"]] * 2
 
 
 async def test_a_stream_ends_when_the_gateway_does(

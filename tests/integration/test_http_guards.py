@@ -19,7 +19,12 @@ FROM = "X-Postroom-From-Agent"
 
 @pytest.fixture
 async def rig(nats_server: NatsEndpoint, redis_server: RedisEndpoint, prefix: str) -> AsyncIterator[Rig]:
-    limits = {"guard_pair_per_min": 3, "guard_thread_per_h": 5, "guard_cool_down_s": 1, "guard_max_hops": 4}
+    limits: dict[str, Any] = {
+        "guard_pair_per_min": 3,
+        "guard_thread_per_h": 5,
+        "guard_cool_down_s": 1,
+        "guard_max_hops": 4,
+    }
     async with running_rig(nats_server, redis_server, prefix, **limits) as running:
         await with_agents(running)
         yield running
@@ -194,7 +199,7 @@ class TestBudgets:
 
 
 def with_rate(nats: NatsEndpoint, redis: RedisEndpoint, prefix: str) -> AbstractAsyncContextManager[Rig]:
-    rate = {"rate_limit_per_agent_per_s": 0.02, "rate_limit_burst_s": 100}
+    rate: dict[str, Any] = {"rate_limit_per_agent_per_s": 0.02, "rate_limit_burst_s": 100}
     return running_rig(nats, redis, prefix, rate_limits="on", **rate)
 
 

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import httpx
@@ -12,7 +13,7 @@ from infra.embedded import EmbeddedRedis, NatsEndpoint, RedisEndpoint
 from tests.http_rig import Rig, code_of, running_rig
 from tests.refusals import assert_refused, nothing_stored
 
-SLOW = {"rate_limit_per_key_per_s": 0.5, "rate_limit_burst_s": 20}
+SLOW: dict[str, Any] = {"rate_limit_per_key_per_s": 0.5, "rate_limit_burst_s": 20}
 """Ten at once, and then one every two seconds."""
 
 
@@ -95,7 +96,7 @@ async def test_two_gateways_share_a_bucket(
 async def test_leases_spare_redis_and_hardly_exceed_the_bucket(
     nats_server: NatsEndpoint, redis_server: RedisEndpoint, prefix: str
 ) -> None:
-    fast = {"rate_limit_per_key_per_s": 100, "rate_limit_burst_s": 1}
+    fast: dict[str, Any] = {"rate_limit_per_key_per_s": 100, "rate_limit_burst_s": 1}
     async with running_rig(nats_server, redis_server, prefix, rate_limits="on", **fast) as rig:
         started, statuses = time.monotonic(), [0] * 0
 

@@ -23,7 +23,7 @@ async def test_a_message_to_an_inbox_is_accepted_with_its_trace(rig: Rig) -> Non
     assert sent["state"] == "in_inbox"
     assert sent["effective_delivery_mode"] == "inbox"
     assert sent["to"] == {"agent_id": agent["id"], "slug": "helper", "owner": "max"}
-    assert sent["from"] == {"owner": "max", "agent_id": None, "key_id": rig.max.key_id}
+    assert sent["from"] == {"owner": "max", "agent_id": None, "slug": None, "key_id": rig.max.key_id}
     assert [(gate["channel"], gate["verdict"]) for gate in sent["trace"]][-1] == ("inbox", "pass")
     read = await rig.max.get(f"/v1/messages/{sent['id']}")
     assert [each["stage"] for each in read.pop("receipts")] == ["accepted", "routed"]

@@ -32,6 +32,15 @@ RULES = {
     ("GET", "/v1/threads/{thread_id}"): Rule(404, 200),
     ("POST", "/v1/messages/{message_id}/cancel"): Rule(404, 200),
     ("POST", "/v1/messages/{message_id}/read"): Rule(404, 200),
+    ("POST", "/v1/messages/{message_id}/redrive"): Rule(404, 409),
+    ("POST", "/v1/messages/{message_id}/discard"): Rule(404, 409, {"reason": "late"}),
+    ("GET", "/v1/dead-letters"): Rule(404, 200),
+    ("POST", "/v1/dead-letters/redrive"): Rule(404, 202, {"filter": {"agent": "{agent}"}}),
+    ("POST", "/v1/dead-letters/discard"): Rule(404, 200, {"filter": {"agent": "{agent}"}, "reason": "late"}),
+    # One's own, whoever asks.
+    ("GET", "/v1/redrives"): Rule(200, 200),
+    ("GET", "/v1/redrives/{redrive_id}"): Rule(404, 200),
+    ("POST", "/v1/redrives/{redrive_id}/cancel"): Rule(404, 200),
     ("POST", "/v1/messages/{message_id}/ack"): Rule(404, 200),
     ("POST", "/v1/route"): Rule(404, 200, {"to": "{agent}"}),
     ("GET", "/v1/agents/{ref}/inbox"): Rule(404, 200),
@@ -44,7 +53,18 @@ RULES = {
     ("POST", "/v1/agents/{ref}/subscriptions"): Rule(404, 201, {"event_type": "*", "delivery_target": "pull"}),
     ("GET", "/v1/agents/{ref}/subscriptions"): Rule(404, 200),
     ("DELETE", "/v1/agents/{ref}/subscriptions/{subscription_id}"): Rule(404, 200),
+    ("GET", "/v1/agents/{ref}/subscriptions/{subscription_id}/attempts"): Rule(404, 200),
     ("PATCH", "/v1/agents/{ref}/subscriptions/{subscription_id}/ack"): Rule(404, 200, {"acked_event_id": 1}),
+    # A cue is made in one's own name; ids of others are passed over.
+    ("POST", "/v1/cues"): Rule(404, 201, {"name": "c", "to": "{agent}", "message": "x"}),
+    ("GET", "/v1/cues"): Rule(200, 200),
+    ("POST", "/v1/cues/bulk-delete"): Rule(400, 400, {"ids": ["{cue_id}"]}),
+    ("GET", "/v1/cues/{cue_id}"): Rule(404, 200),
+    ("PATCH", "/v1/cues/{cue_id}"): Rule(404, 200, {"subject": "s"}),
+    ("DELETE", "/v1/cues/{cue_id}"): Rule(404, 204),
+    ("POST", "/v1/cues/{cue_id}/pause"): Rule(404, 200),
+    ("POST", "/v1/cues/{cue_id}/resume"): Rule(404, 200),
+    ("POST", "/v1/cues/{cue_id}/fire"): Rule(404, 200),
     ("GET", "/v1/executions"): Rule(404, 200),
     ("GET", "/v1/executions/claimable"): Rule(404, 200),
     ("GET", "/v1/executions/{execution_id}"): Rule(404, 200),
@@ -53,6 +73,7 @@ RULES = {
     ("POST", "/v1/executions/{execution_id}/claim"): Rule(404, 409, {"worker_id": "w"}),
     ("POST", "/v1/executions/{execution_id}/heartbeat"): Rule(404, 409, {"lease": 1}),
     ("POST", "/v1/executions/{execution_id}/release"): Rule(404, 409, {"lease": 1, "reason": "x"}),
+    ("POST", "/v1/executions/{execution_id}/in-context"): Rule(404, 409),
     ("POST", "/v1/executions/{execution_id}/outcome"): Rule(404, 200, {"success": True}),
     ("PATCH", "/v1/executions/{execution_id}/evidence"): Rule(404, 409, {"external_id": "x"}),
     ("POST", "/v1/executions/{execution_id}/verify"): Rule(404, 409),
@@ -72,7 +93,8 @@ RULES = {
     ("POST", "/v1/agents/{ref}/live-sessions/{label}/heartbeat"): Rule(404, 200, {}),
     ("DELETE", "/v1/agents/{ref}/live-sessions/{label}"): Rule(404, 200),
     ("POST", "/v1/hosts/heartbeat"): Rule(200, 200, {"host_id": "h", "agents": ["{agent}"]}),
-    ("POST", "/v1/hosts/echo"): Rule(404, 200, {"agent_id": "{agent}"}),
+    ("POST", "/v1/hosts/echo"): Rule(200, 200, {"echoes": [{"agent_id": "{agent}"}]}),
+    ("POST", "/v1/agents/{ref}/echo"): Rule(404, 200, {"timeout_s": 0.1}),
     # A grant is given in one's own name; whom it names learns nothing.
     ("POST", "/v1/grants"): Rule(201, 201, {"owner": "zoe"}),
     ("GET", "/v1/grants"): Rule(200, 200),
@@ -83,9 +105,17 @@ RULES = {
     ("GET", "/v1/keys"): Rule(200, 200),
     ("DELETE", "/v1/keys/{key_id}"): Rule(404, 204),
     ("GET", "/v1/auth/me"): Rule(200, 200),
+    ("GET", "/v1/auth/key"): Rule(200, 200),
     ("POST", "/v1/auth/key/regenerate"): Rule(400, 400),
     ("GET", "/v1/agents/{ref}/webhook-secret"): Rule(404, 404),
     ("POST", "/v1/agents/{ref}/webhook-secret/regenerate"): Rule(400, 400),
+    ("GET", "/v1/agents/{ref}/webhook"): Rule(404, 200),
+    ("PATCH", "/v1/agents/{ref}/webhook"): Rule(404, 200, {"max_in_flight": 2}),
+    ("POST", "/v1/agents/{ref}/webhook/rotate"): Rule(404, 409),
+    ("POST", "/v1/agents/{ref}/webhook/enable"): Rule(404, 409),
+    ("POST", "/v1/agents/{ref}/webhook/test"): Rule(404, 409),
+    ("GET", "/v1/executions/{execution_id}/attempts"): Rule(404, 200),
+    ("GET", "/v1/executions/{execution_id}/webhook"): Rule(404, 409),
     ("GET", "/v1/usage"): Rule(200, 200),
     ("POST", "/v1/worker/heartbeat"): Rule(200, 200, {"worker_id": "another"}),
     ("GET", "/v1/workers"): Rule(200, 200),
@@ -108,10 +138,13 @@ async def names(rig: Rig) -> dict[str, str]:
     key = await rig.max.post("/v1/keys", {}, status=201)
     wanted = {"event_type": "message.delivered", "delivery_target": "pull"}
     subscription = await rig.max.post("/v1/agents/helper/subscriptions", wanted, status=201)
+    redrive = await rig.max.post("/v1/dead-letters/redrive", {"filter": {}}, status=202)
     await rig.max.post("/v1/grants", {"owner": "adam"}, status=201)
     await rig.max.post("/v1/worker/heartbeat", {"worker_id": "worker-of-max"})
+    cue = await rig.max.post("/v1/cues", {"name": "cue-of-max", "to": "helper", "message": "x"}, status=201)
     return {
         "agent": agent["id"],
+        "cue_id": cue["id"],
         "ref": agent["id"],
         "label": "main",
         "message_id": sent["id"],
@@ -120,12 +153,13 @@ async def names(rig: Rig) -> dict[str, str]:
         "execution_id": sent["execution_id"],
         "key_id": key["key_id"],
         "subscription_id": subscription["id"],
+        "redrive_id": redrive["id"],
         "worker_id": "worker-of-max",
     }
 
 
 def target(method: str, path: str, rule: Rule, names: dict[str, str]) -> tuple[str, str, Json | None]:
-    query = "?agent={agent}" if path in {"/v1/executions", "/v1/executions/claimable"} else ""
+    query = "?agent={agent}" if path in {"/v1/executions", "/v1/executions/claimable", "/v1/dead-letters"} else ""
     if path.endswith("/stream"):
         query = "?for_s=0.1"
     body = {name: _filled(value, names) for name, value in rule.body.items()} if rule.body is not None else None
@@ -135,6 +169,8 @@ def target(method: str, path: str, rule: Rule, names: dict[str, str]) -> tuple[s
 def _filled(value: object, names: dict[str, str]) -> object:
     if isinstance(value, list):
         return [_filled(each, names) for each in value]
+    if isinstance(value, dict):
+        return {name: _filled(each, names) for name, each in value.items()}
     return value.format(**names) if isinstance(value, str) else value
 
 

@@ -59,14 +59,14 @@ async def test_a_subscription_is_listed_until_it_is_given_up(rig: Rig) -> None:
     [
         ({"event_type": "message.received", "delivery_target": "pull"}, "unknown_event_type"),
         ({"event_type": "message.delivered", "delivery_target": "pigeon"}, "invalid_delivery_target"),
-        ({"event_type": "message.delivered", "delivery_target": "webhook"}, "invalid_webhook_url"),
+        ({"event_type": "message.delivered", "delivery_target": "webhook"}, "invalid_delivery_target"),
         (
             {"event_type": "message.delivered", "delivery_target": "webhook", "webhook_url": "http://169.254.1.1/"},
             "invalid_webhook_url",
         ),
         (
             {"event_type": "message.delivered", "delivery_target": "pull", "webhook_url": "https://example.com/"},
-            "invalid_webhook_url",
+            "invalid_delivery_target",
         ),
     ],
 )
@@ -96,8 +96,8 @@ async def test_acknowledging_goes_forward_only_and_asking_for_more_acknowledges(
     assert await acked(rig) == ids[1]
     await rig.max.get("/v1/agents/notes/events", since=ids[2], event_type="message.delivered")
     assert await acked(rig) == ids[2]
-    unknown = await rig.max.call("PATCH", f"{PATH}/sub_x/ack", json={"acked_event_id": 1})
-    assert (unknown.status_code, code_of(unknown)) == (404, "subscription_not_found")
+    assert await rig.max.patch(f"{PATH}/sub_x/ack", {"acked_event_id": 1}) == {"acked": True}
+    assert await acked(rig) == ids[2]
 
 
 async def test_a_pull_subscriber_may_have_the_texts(rig: Rig) -> None:
@@ -157,7 +157,14 @@ async def test_a_failing_receiver_gets_the_same_events_again_under_the_same_ids(
             await until(lambda: len(receiver.bodies) == 2)
             await until_marked(rig, subscription, posted(receiver)[0]["id"])
         [listed] = (await rig.max.get(PATH))["subscriptions"]
+        told = (await rig.max.get(f"{PATH}/{subscription['id']}/attempts"))["attempts"]
+        absent = await rig.max.call("GET", f"{PATH}/sub_of_nobody/attempts")
 
+    assert [(each["status"], each["last_seq"]) for each in told] == [
+        (500, posted(receiver)[0]["id"]),
+        (204, posted(receiver)[0]["id"]),
+    ]
+    assert (absent.status_code, code_of(absent)) == (404, "subscription_not_found")
     assert receiver.heard[0]["webhook-id"] == receiver.heard[1]["webhook-id"]
     assert posted(receiver)[0] == posted(receiver)[1]
     assert (listed["consecutive_failures"], listed["paused_until"]) == (0, None)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import nats
 import pytest
 import respx
 
-from contracts.records import Echo, JsonObject
+from contracts.records import JsonObject
 from infra.clock import SystemClock, SystemIds
 from infra.edge import EdgeFeed
 from infra.embedded import EmbeddedNats, NatsEndpoint
@@ -50,11 +49,17 @@ def stub() -> Iterator[StubGateway]:
 
 @asynccontextmanager
 async def running(
-    state_dir: Path, url: str, *, program: str | None = None, wait: bool = True, **changes: object
+    state_dir: Path,
+    url: str,
+    *,
+    program: str | None = None,
+    wait: bool = True,
+    beat_every_s: float = 30.0,
+    **changes: object,
 ) -> AsyncIterator[Daemon]:
     """A daemon for the stub's agent, ready; stopped at the end."""
     ready = anyio.Event()
-    settings = settings_of(state_dir, url, program, changes)
+    settings = settings_of(state_dir, url, program, changes).model_copy(update={"beat_every_s": beat_every_s})
     async with GatewayClient.open(BASE_URL, "key") as gateway, anyio.create_task_group() as tasks:
         daemon = Daemon(
             settings,
@@ -337,6 +342,59 @@ async def test_a_folder_made_anew_between_two_looks_gets_a_token_again(
         assert await session.wait_attached(DEADLINE_S) != old
 
 
+async def delivered(session: SessionFolder) -> str:
+    """The execution of the first offer, claimed and delivered."""
+    offer = await first_offer(session)
+    session.claim(offer)
+    answer = await session.wait_answer(offer.execution_id, DEADLINE_S)
+    assert isinstance(answer, Delivery)
+    return answer.execution_id
+
+
+async def test_what_a_session_says_of_its_turn_is_told_before_its_outcome(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name = execution()
+    stub.live[name] = Live()
+    stub.slow_contexts_s = 0.3
+    async with running(tmp_path, nats_server.edge_url):
+        session = await attached(tmp_path)
+        assert await delivered(session) == name
+        session.in_context(name)
+        session.outcome(name, success=True)
+        assert await session.wait_posted(name, DEADLINE_S) is None
+        assert not list((session.path / Box.IN_CONTEXT).iterdir())
+    assert stub.live[name].contexts == [{}]
+
+
+async def test_what_a_session_says_while_the_gateway_is_away_is_told_afterwards(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name = execution()
+    stub.live[name] = Live()
+    async with running(tmp_path, nats_server.edge_url):
+        session = await attached(tmp_path)
+        await delivered(session)
+        stub.away = True
+        session.in_context(name)
+        await until(lambda: f"/v1/executions/{name}/in-context" in stub.unheard)
+        stub.away = False
+        await until(lambda: stub.live[name].contexts)
+
+
+async def test_a_session_cannot_speak_for_what_it_has_not_claimed(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name = execution()
+    stub.live[name] = Live()
+    async with running(tmp_path, nats_server.edge_url):
+        session = await attached(tmp_path)
+        await first_offer(session)
+        session.in_context(name)
+        await until(lambda: not list((session.path / Box.IN_CONTEXT).iterdir()))
+    assert not stub.requests("POST", ".*/in-context")
+
+
 # --- background ----------------------------------------------------------------------------------------------------
 
 
@@ -355,8 +413,62 @@ async def test_a_background_push_becomes_a_run_and_an_outcome(
     assert stub.requests("POST", "/v1/hosts/heartbeat")[0] | {"monitor_version": ""} == {
         "host_id": "test-host",
         "agents": [AGENT_ID],
+        "echoes": [],
         "monitor_version": "",
     }
+
+
+async def test_a_program_that_has_read_its_message_has_it_in_context_under_its_lease(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name = execution()
+    stub.work[name] = Work()
+    stub.slow_contexts_s = 0.3
+    async with running(tmp_path, nats_server.edge_url, program=ECHO):
+        await until(lambda: stub.work[name].outcome)
+    assert stub.work[name].contexts == [{"lease": 1}]
+
+
+async def test_a_program_that_never_reads_its_message_has_nothing_in_context(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name = execution()
+    stub.work[name] = Work()
+    async with running(tmp_path, nats_server.edge_url, program="print(1)"):
+        await until(lambda: stub.work[name].outcome)
+    assert stub.work[name].contexts == []
+
+
+async def test_no_outcome_waits_long_for_a_gateway_that_does_not_answer_the_word_before_it(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name, live = execution(), execution()
+    stub.slow_contexts_s = 10 * DEADLINE_S
+    stub.work[name], stub.live[live] = Work(), Live()
+    async with running(tmp_path, nats_server.edge_url, program=ECHO):
+        session = await attached(tmp_path)
+        await delivered(session)
+        session.in_context(live)
+        session.outcome(live, success=True)
+        assert await session.wait_posted(live, DEADLINE_S) is None
+        await until(lambda: stub.work[name].outcome)
+    assert stub.work[name].contexts == stub.live[live].contexts == []
+
+
+async def test_a_gateway_that_knows_no_contexts_gets_its_outcomes_all_the_same(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    name, live = execution(), execution()
+    stub.knows_contexts = False
+    stub.work[name], stub.live[live] = Work(), Live()
+    async with running(tmp_path, nats_server.edge_url, program=ECHO):
+        session = await attached(tmp_path)
+        await delivered(session)
+        session.in_context(live)
+        session.outcome(live, success=True)
+        assert await session.wait_posted(live, DEADLINE_S) is None
+        await until(lambda: stub.work[name].outcome)
+    assert stub.work[name].contexts == stub.live[live].contexts == []
 
 
 async def test_everything_goes_on_after_a_restart_of_the_broker(
@@ -475,36 +587,52 @@ async def test_an_outage_of_the_gateway_does_not_lose_a_finished_run(
 # --- echoes --------------------------------------------------------------------------------------------------------
 
 
+def echoes_told(stub: StubGateway) -> list[JsonObject]:
+    """What was said of echoes so far, over all calls."""
+    return [each for body in stub.requests("POST", "/v1/hosts/echo") for each in body["echoes"]]
+
+
+async def ask(endpoint: NatsEndpoint, *names: str) -> None:
+    """Publish echoes of the stub's agent as the gateway does."""
+    client = await nats.connect(endpoint.url)
+    for name in names:
+        echo = {"v": 1, "kind": "echo", "agent_id": AGENT_ID, "echo_id": name}
+        await client.publish(f"live.{AGENT_ID}.{name}", json.dumps(echo).encode())
+    await client.close()
+
+
 async def test_an_echo_is_answered_and_asked_for_whenever_the_subscription_stands_anew(
     tmp_path: Path, own_nats: EmbeddedNats, stub: StubGateway
 ) -> None:
     name = f"echo_{SystemIds().ulid()}"
     async with running(tmp_path, own_nats.endpoint.edge_url):
-        assert (await until(lambda: stub.requests("POST", "/v1/hosts/echo")))[0] == {"agent_id": AGENT_ID}
-        client = await nats.connect(own_nats.endpoint.url)
-        for text in ("echo_1", name):
-            echo = json.dumps({"v": 1, "kind": "echo", "agent_id": AGENT_ID, "echo_id": text}).encode()
-            await client.publish(f"live.{AGENT_ID}.{text}", echo)
-        await client.close()
-        await until(lambda: len(stub.requests("POST", "/v1/hosts/echo")) == 2)
-        assert stub.requests("POST", "/v1/hosts/echo")[1] == {"agent_id": AGENT_ID, "echo_id": name}
+        await attached(tmp_path)
+        await ask(own_nats.endpoint, "echo_1", name)
+        assert await until(lambda: echoes_told(stub)) == [{"agent_id": AGENT_ID, "echo_id": name}]
         own_nats.kill()
         await own_nats.start()
-        await until(lambda: len(stub.requests("POST", "/v1/hosts/echo")) == 3)
-        assert stub.requests("POST", "/v1/hosts/echo")[2] == {"agent_id": AGENT_ID}
+        await until(lambda: len(echoes_told(stub)) == 2)
+        assert echoes_told(stub)[1] == {"agent_id": AGENT_ID}
 
 
-async def test_an_echo_the_gateway_cannot_be_told_of_harms_nobody(
+async def test_a_host_vouches_only_for_agents_whose_sessions_it_has(
     tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
 ) -> None:
-    async with running(tmp_path, nats_server.edge_url) as daemon:
-        await until(lambda: stub.requests("POST", "/v1/hosts/echo"))
-        stub.away = True
-        daemon._echoes.hear(Echo(agent_id=AGENT_ID, echo_id="echo_1"))
-        await anyio.lowlevel.checkpoint()
-        stub.away = False
-        daemon._echoes.hear(Echo(agent_id=AGENT_ID, echo_id="echo_2"))
-        await until(lambda: stub.requests("POST", "/v1/hosts/echo")[-1].get("echo_id") == "echo_2")
+    first, second = (f"echo_{SystemIds().ulid()}" for _ in range(2))
+    async with running(tmp_path, nats_server.edge_url):
+        await ask(nats_server, first)
+        await attached(tmp_path)
+        await ask(nats_server, second)
+        assert await until(lambda: echoes_told(stub)) == [{"agent_id": AGENT_ID, "echo_id": second}]
+
+
+async def test_a_hosts_beat_names_the_agents_with_sessions_and_stays_away_while_there_are_none(
+    tmp_path: Path, nats_server: NatsEndpoint, stub: StubGateway
+) -> None:
+    async with running(tmp_path, nats_server.edge_url, beat_every_s=0.1):
+        await attached(tmp_path)
+        [beat, *_] = await until(lambda: stub.requests("POST", "/v1/hosts/heartbeat"))
+    assert (beat["agents"], beat["echoes"]) == ([], [AGENT_ID])
 
 
 # --- builders ------------------------------------------------------------------------------------------------------

@@ -66,12 +66,10 @@ async def test_a_session_is_attached_with_the_higher_attestation(client: Gateway
     }
 
 
-async def test_an_echo_is_answered_and_asked_for_by_the_same_call(client: GatewayClient, http: Any) -> None:
-    http.post("/v1/hosts/echo").respond(200, json={"agent_id": AGENT_ID, "asked": False, "counted": True})
-    await client.echo(AGENT_ID, "echo_1")
-    assert body_of(http) == {"agent_id": AGENT_ID, "echo_id": "echo_1"}
-    await client.echo(AGENT_ID, None)
-    assert body_of(http) == {"agent_id": AGENT_ID}
+async def test_echoes_are_answered_and_asked_for_by_the_same_call(client: GatewayClient, http: Any) -> None:
+    http.post("/v1/hosts/echo").respond(200, json={"echoes": []})
+    await client.echo({AGENT_ID: "echo_1", "agent_2": None})
+    assert body_of(http) == {"echoes": [{"agent_id": AGENT_ID, "echo_id": "echo_1"}, {"agent_id": "agent_2"}]}
 
 
 async def test_beats_and_detaches_name_the_session(client: GatewayClient, http: Any) -> None:
@@ -82,8 +80,8 @@ async def test_beats_and_detaches_name_the_session(client: GatewayClient, http: 
     await client.beat_session(AGENT_ID, "a.b", 3.5)
     assert body_of(http) == {"age_s": 3.5, "monitor_version": "1.2"}
     await client.detach(AGENT_ID, "a.b")
-    await client.beat_host("host", [AGENT_ID])
-    assert body_of(http) == {"host_id": "host", "agents": [AGENT_ID], "monitor_version": "1.2"}
+    await client.beat_host("host", [AGENT_ID], ["agent_2"])
+    assert body_of(http) == {"host_id": "host", "agents": [AGENT_ID], "echoes": ["agent_2"], "monitor_version": "1.2"}
 
 
 async def test_what_waits_is_told_with_the_servers_clock(client: GatewayClient, http: Any) -> None:
@@ -123,6 +121,16 @@ async def test_leases_are_taken_extended_and_released(client: GatewayClient, htt
     assert body_of(http) == {"lease": 3, "lease_s": 60}
     await client.release(NAME, 3, "exit_nonzero", "detail")
     assert body_of(http) == {"lease": 3, "reason": "exit_nonzero", "detail": "detail"}
+
+
+async def test_the_word_that_a_message_was_taken_names_its_lease_where_there_is_one(
+    client: GatewayClient, http: Any
+) -> None:
+    http.post(f"/v1/executions/{NAME}/in-context").respond(200, json={"execution_id": NAME})
+    await client.in_context(NAME, 3)
+    assert body_of(http) == {"lease": 3}
+    await client.in_context(NAME, None)
+    assert body_of(http) == {}
 
 
 async def test_an_outcome_says_only_what_is_known(client: GatewayClient, http: Any) -> None:
@@ -176,7 +184,7 @@ async def test_retry_after_is_heeded_within_reason(
 async def test_no_answer_means_that_it_may_be_asked_again(client: GatewayClient, http: Any, error: Exception) -> None:
     http.post("/v1/hosts/heartbeat").mock(side_effect=error)
     with pytest.raises(Unavailable) as away:
-        await client.beat_host("host", [AGENT_ID])
+        await client.beat_host("host", [AGENT_ID], [])
     assert away.value.code == "gateway_unreachable"
 
 

@@ -1,9 +1,11 @@
 """Programs that misbehave: whatever they do, it ends, it is bounded, and nothing of them is left."""
 
+import fcntl
 import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,19 @@ def marker() -> str:
 
 
 async def run(
-    programs: LocalPrograms, marker: str, script: str, line: bytes = b"{}\n", argv: tuple[str, ...] = (), **changes: Any
+    programs: LocalPrograms,
+    marker: str,
+    script: str,
+    line: bytes = b"{}\n",
+    argv: tuple[str, ...] = (),
+    taken: Callable[[], None] = lambda: None,
+    **changes: Any,
 ) -> Run:
     facts: dict[str, Any] = {"cwd": None, "limits": {}, "wall_timeout_s": 20.0, "output_cap_bytes": 65_536}
     env = {"PATH": os.environ["PATH"], "EXECUTION_ID": marker}
     program = Program(argv=argv or (sys.executable, "-c", script), env=env, **(facts | changes))
     with anyio.fail_after(30):
-        return await programs.run(program, line, marker, lambda _: None)
+        return await programs.run(program, line, marker, lambda _: None, taken)
 
 
 def sleeper(marker: str) -> "subprocess.Popen[bytes]":
@@ -66,6 +74,44 @@ async def test_a_program_reads_one_line_and_is_heard(programs: LocalPrograms, ma
 
 async def test_a_program_that_does_not_read_its_input_is_not_waited_for(programs: LocalPrograms, marker: str) -> None:
     assert (await run(programs, marker, "print(1)", line=b"x" * 300_000)).stdout == b"1\n"
+
+
+@LINUX
+@pytest.mark.parametrize("size", [3, 4_096, 300_000])
+async def test_it_is_told_when_a_program_has_read_all_of_its_line(
+    programs: LocalPrograms, marker: str, size: int
+) -> None:
+    told: list[int] = []
+    script = "import sys; data = sys.stdin.buffer.readline(); print(len(data), flush=True); sys.stdin.read()"
+    ended = await run(programs, marker, script, line=b"x" * (size - 1) + b"\n", taken=lambda: told.append(1))
+    assert (ended.stdout, told) == (b"%d\n" % size, [1])
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "script",
+    ["pass", "import os; os.close(0); print(1)", "import os; os.read(0, 2)"],
+    ids=["unread", "closed", "partly"],
+)
+async def test_it_is_not_told_of_a_line_that_was_not_read_to_its_end(
+    programs: LocalPrograms, marker: str, script: str
+) -> None:
+    told: list[int] = []
+    ended = await run(programs, marker, script, line=b"x" * 100, taken=lambda: told.append(1))
+    assert (ended.exit_code, told) == (0, [])
+
+
+@LINUX
+async def test_where_pipes_cannot_be_made_small_what_was_written_counts_as_read(
+    programs: LocalPrograms, marker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    told: list[int] = []
+    ended = await run(programs, marker, "import sys; print(len(sys.stdin.read()))", taken=lambda: told.append(1))
+    assert (ended.stdout, told) == (b"3\n", [1])
 
 
 async def test_64_megabytes_of_output_leave_the_end_and_a_flag(programs: LocalPrograms, marker: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import Unavailable
-from contracts.words import Channel, State
+from contracts.words import INBOX_STATES, Channel, State
 from gateway.ports import Page, Query
 from infra.embedded import EmbeddedRedis, RedisEndpoint
 from infra.projection import EPOCH_KEY, QueueBounds, RedisProjection
@@ -223,7 +223,13 @@ async def test_walking_the_pages_gives_every_match_once_and_in_order(
     sender: str | None,
 ) -> None:
     written: list[Row] = [
-        row(n + 1, state=state, channel=channel_of, sender_agent_id=SENDER if sent else None)
+        # Nothing but an inbox has an inbox's states.
+        row(
+            n + 1,
+            state=state,
+            channel=Channel.INBOX if state in INBOX_STATES else channel_of,
+            sender_agent_id=SENDER if sent else None,
+        )
         for n, (state, channel_of, sent) in enumerate(rows)
     ]
     query = Query(

@@ -29,7 +29,12 @@ CHECKS: Final = (
 @pytest.fixture
 async def rig(nats_server: NatsEndpoint, redis_server: RedisEndpoint, prefix: str) -> AsyncIterator[Rig]:
     async with running_rig(
-        nats_server, redis_server, prefix, webhook_allow_loopback=True, open_registration=True
+        nats_server,
+        redis_server,
+        prefix,
+        webhook_allow_loopback=True,
+        webhook_secret_readable=True,
+        open_registration=True,
     ) as running:
         yield running
 
@@ -43,9 +48,12 @@ async def test_every_documented_success_is_seen_and_is_as_documented(rig: Rig) -
     await _walk_background(rig)
     await _walk_executions(rig)
     await _walk_account(rig)
+    await _walk_webhooks(rig)
     await _walk_inbox(rig)
     await _walk_conversation(rig)
+    await _walk_cues(rig)
     await _walk_events(rig)
+    await _walk_dead_letters(rig)
     await _walk_the_rest(rig)
 
     assert set(conformance.seen) >= conformance.documented_successes()
@@ -68,6 +76,7 @@ async def _walk_events(rig: Rig) -> None:
     wanted = {"event_type": "*", "delivery_target": "webhook", "webhook_url": "http://127.0.0.1:8443/z"}
     subscription = await rig.max.post(path, wanted, status=201)
     await rig.max.get(path)
+    await rig.max.get(f"{path}/{subscription['id']}/attempts")
     await rig.max.patch(f"{path}/{subscription['id']}/ack", {"acked_event_id": 1})
     await rig.max.delete(f"{path}/{subscription['id']}")
     await rig.max.get("/v1/events", limit=5)
@@ -76,10 +85,28 @@ async def _walk_events(rig: Rig) -> None:
         await rig.max.call("GET", stream, params={"for_s": 0.1})
 
 
+async def _walk_dead_letters(rig: Rig) -> None:
+    wish: Json = {"delivery_mode": "live", "live_fallback_mode": "none"}
+    first, second, _ = [await rig.max.send("mac", **wish) for _ in range(3)]
+    await rig.max.get("/v1/dead-letters", agent="mac", state="live_unclaimed_no_session")
+    await rig.max.get("/v1/dead-letters", count_only=True)
+    await rig.max.post("/v1/dead-letters/redrive", {"filter": {"agent": "mac"}, "dry_run": True})
+    redrive = await rig.max.post("/v1/dead-letters/redrive", {"filter": {"agent": "mac"}}, status=202)
+    await rig.max.get("/v1/redrives")
+    await rig.max.get(f"/v1/redrives/{redrive['id']}")
+    await rig.max.post(f"/v1/redrives/{redrive['id']}/cancel")
+    await rig.max.post(f"/v1/messages/{first['id']}/discard", {"reason": "late"})
+    await rig.max.post("/v1/dead-letters/discard", {"message_ids": [first["id"]], "reason": "late"})
+    await rig.max.session("mac", "again")
+    await rig.max.post(f"/v1/messages/{second['id']}/redrive", status=201)
+    await rig.max.delete("/v1/agents/mac/live-sessions/again")
+
+
 async def _walk_live(rig: Rig) -> None:
     sessions = "/v1/agents/mac/live-sessions"
     session = await rig.max.session("mac", attestation="token+nonce")
-    await rig.max.post("/v1/hosts/echo", {"agent_id": "mac"})
+    await rig.max.post("/v1/hosts/echo", {"echoes": [{"agent_id": "mac"}]})
+    await rig.max.post("/v1/agents/mac/echo", {"timeout_s": 0.1})
     await rig.max.get("/v1/agents/mac/presence")
     await rig.max.patch(f"{sessions}/main", {"is_default": True})
     await rig.max.post(f"{sessions}/main/heartbeat", {"monitor_version": "1"})
@@ -88,6 +115,7 @@ async def _walk_live(rig: Rig) -> None:
     [offer] = (await rig.max.get("/v1/executions/claimable", agent="mac"))["executions"]
     path = f"/v1/executions/{sent['execution_id']}"
     await rig.max.post(f"{path}/live-claim", {"session_token": session["session_token"], "nonce": offer["nonce"]})
+    await rig.max.post(f"{path}/in-context")
     await rig.max.post(f"{path}/outcome", {"success": True, "result": [1], "executed_via": "live"})
     await rig.max.get(path)
     await rig.max.get(sessions)
@@ -136,9 +164,24 @@ async def _walk_account(rig: Rig) -> None:
     for path in ("/v1/info", "/health", "/status"):
         await rig.nobody.get(path)
     await rig.max.get("/v1/usage")
+    await rig.max.get("/v1/auth/key")
     await rig.max.get("/v1/agents/mac/webhook-secret")
     await rig.max.post("/v1/agents/mac/webhook-secret/regenerate", headers=confirmed)
     await rig.eve.post("/v1/auth/key/regenerate", headers=confirmed)
+
+
+async def _walk_webhooks(rig: Rig) -> None:
+    path = "/v1/agents/mac/webhook"
+    await rig.max.get(path)
+    await rig.max.patch(path, {"max_in_flight": 8, "per_s": 50})
+    await rig.max.post(f"{path}/rotate", {"signature": "v1a"})
+    await rig.max.post(f"{path}/rotate", {"overlap_s": 0, "signature": "v1"})
+    await rig.max.post(f"{path}/enable")
+    # Nobody listens there, which is an answer too.
+    await rig.max.post(f"{path}/test")
+    sent = await rig.max.send("mac", delivery_mode="webhook")
+    for about in ("attempts", "webhook"):
+        await rig.max.get(f"/v1/executions/{sent['execution_id']}/{about}")
 
 
 async def _walk_inbox(rig: Rig) -> None:
@@ -153,6 +196,22 @@ async def _walk_inbox(rig: Rig) -> None:
     await rig.max.post(f"/v1/messages/{sent['id']}/ack")
     called_back = await rig.max.send("mac", delivery_mode="inbox")
     await rig.max.post(f"/v1/messages/{called_back['id']}/cancel")
+
+
+async def _walk_cues(rig: Rig) -> None:
+    callback = {"name": "hook", "callback": {"url": "http://127.0.0.1:8443/c"}, "payload": {"a": 1}}
+    hook = await rig.max.post("/v1/cues", {**callback, "schedule": {"cron": "@daily"}}, status=201)
+    cue = await rig.max.post("/v1/cues", {"name": "note", "to": "mac", "message": "x"}, status=201)
+    path = f"/v1/cues/{cue['id']}"
+    await rig.max.post(f"{path}/fire", {"payload_override": {"b": 2}})
+    await rig.max.get(path)
+    await rig.max.patch(f"/v1/cues/{hook['id']}", {"schedule": {"at": "2090-01-01T09:00:00"}, "description": "d"})
+    await rig.max.post(f"{path}/pause")
+    await rig.max.post(f"{path}/resume")
+    await rig.max.get("/v1/cues", limit=1)
+    await rig.max.delete(path, status=204)
+    headers = {"X-Confirm-Destructive": "true"}
+    await rig.max.post("/v1/cues/bulk-delete", {"ids": [hook["id"], cue["id"]]}, headers=headers)
 
 
 async def _walk_conversation(rig: Rig) -> None:

@@ -2,53 +2,18 @@
 
 import base64
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import anyio
 import pytest
-from aiohttp import web
 from standardwebhooks import Webhook
 
 from contracts.records import Agent
 from contracts.words import Channel, DeliveryRoute, State
 from infra.embedded import NatsEndpoint, RedisEndpoint
 from tests.installation import Installation, installation
+from tests.webhook_zoo import Receiver, receiving
 
 SECRET = f"whsec_{base64.b64encode(b'k' * 32).decode()}"
-
-
-@dataclass(kw_only=True)
-class Receiver:
-    """A real HTTP server that keeps what it got and answers as it is told."""
-
-    url: str = ""
-    status: int = 204
-    hangs: bool = False
-    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    async def handle(self, request: web.Request) -> web.Response:
-        self.requests.append((dict(request.headers), await request.read()))
-        if self.hangs:
-            await anyio.sleep(5)
-        return web.Response(status=self.status)
-
-
-@asynccontextmanager
-async def receiving(**fields: object) -> AsyncIterator[Receiver]:
-    receiver = Receiver(**fields)  # type: ignore[arg-type]
-    app = web.Application()
-    app.router.add_post("/hook", receiver.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    try:
-        yield receiver
-    finally:
-        with anyio.CancelScope(shield=True):
-            await runner.cleanup()
 
 
 @pytest.fixture

@@ -21,10 +21,12 @@ from tests.builders import (
     attempt_failed,
     claimed,
     decision,
+    discarded,
     ended,
     evidence_added,
     extended,
     fell_back,
+    in_context,
     leased,
     marked,
     offered,
@@ -101,7 +103,11 @@ def next_events(execution: Execution, at_s: int, decided: Decision = TO_BG) -> l
         marked(State.INBOX_READ, at_s),
         outcome_recorded(at_s=at_s),
         ended(State.CANCELLED, Reason.CANCELLED_BY_SENDER, at_s),
+        ended(State.EXPIRED, Reason.TTL_PASSED, at_s),
+        discarded(at_s),
     ]
+    if execution.in_context_at is None:
+        fitting.append(in_context(execution.lease.number if execution.lease else None, at_s))
     if execution.plan:
         fitting.append(fell_back(execution.plan[0], at_s))
     fitting = [*again(*fitting, number=execution.number), replayed(decided, at_s, number=execution.number + 1)]
@@ -144,5 +150,8 @@ any_event = st.sampled_from(
         replayed(number=3),
         evidence_added(),
         verification_changed(),
+        in_context(),
+        in_context(1),
+        discarded(),
     ]
 )

@@ -36,6 +36,8 @@ json_objects = st.dictionaries(st.text(), json_values, max_size=3)
 instants = st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone
 st.register_type_strategy(datetime, instants)
 st.register_type_strategy(dict, json_objects)
+# No door lets any other number in.
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(GateResult, st.builds(GateResult, facts=json_objects))
 st.register_type_strategy(Outcome, st.builds(Outcome, result=json_values, metadata=json_objects))
 

@@ -4,31 +4,43 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import anyio
 import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from contracts.events import Event, InboxMarked, OutcomeRecorded
 from contracts.records import Outcome
 from contracts.subjects import Names
-from contracts.tenant_events import EventFilter, EventType, StoredEvent, TenantEvent
+from contracts.tenant_events import EventFilter, EventType, LogPlace, StoredEvent, TenantEvent
 from contracts.words import State
-from infra.clock import SystemIds
+from infra.background import beside
+from infra.clock import SystemClock, SystemIds
 from infra.embedded import NatsEndpoint
 from infra.event_stream import EventStream
+from infra.jetstream_api import StoredRecord
 from infra.ledger import StreamLedger
 from infra.ledger_tail import StreamTail
 from infra.nats_connection import Broker
 from router.derivation import Facts, derive
 from router.event_log import EventWriter
+from router.metrics import EventLogMetrics
 from router.ports import Moved
+from router.shared_tail import SharedTail
 from tests.nats_streams import NOW, accepted, provisioned
 
 EVERYTHING = EventFilter(owner="max")
+PAIRS = (
+    (EventType.MESSAGE_ACCEPTED, EventType.EXECUTION_OFFERED),
+    (EventType.EXECUTION_LEASED, EventType.MESSAGE_DELIVERED),
+    (EventType.MESSAGE_READ,),
+)
 
 
 def life(ulid: str, length: int) -> list[Event]:
@@ -84,18 +96,25 @@ async def whole_log(events: EventStream) -> list[StoredEvent]:
 
 @asynccontextmanager
 async def writers(broker: Broker, names: Names, ledger: StreamLedger, n: int) -> AsyncIterator[list[anyio.CancelScope]]:
-    """`n` writers at work; each ends with its scope."""
+    """`n` writers at work, each beside a reading of its own router's; each ends with its scope."""
     scopes = [anyio.CancelScope() for _ in range(n)]
 
+    async def read(tail: SharedTail) -> None:
+        async for _ in tail.follow(0):
+            pass
+
     async def run(scope: anyio.CancelScope) -> None:
+        tail = SharedTail(StreamTail(broker, names), max_events=3)
         with scope:
-            await EventWriter(
-                log=EventStream(broker, names),
-                ledger=ledger,
-                tail=StreamTail(broker, names),
-                stand_by_s=0.05,
-                min_interval_s=0,
-            ).run()
+            async with beside(partial(read, tail)):
+                await EventWriter(
+                    log=EventStream(broker, names),
+                    ledger=ledger,
+                    tail=tail.beside,
+                    metrics=EventLogMetrics(CollectorRegistry(), SystemClock(), lambda: 0),
+                    stand_by_s=0.05,
+                    min_interval_s=0,
+                ).run()
 
     async with anyio.create_task_group() as group:
         for scope in scopes:
@@ -217,6 +236,39 @@ async def test_two_writers_at_the_same_place_write_once(nats_server: NatsEndpoin
         assert sorted(outcomes) == ["Stale", "Stale", "written"]
         assert len(await whole_log(events)) == len(derived)
         assert (await events.place()).ledger_seq == moved[-1].stored.seq
+
+
+async def test_the_place_is_that_of_the_newest_append_whatever_it_ends_with(
+    nats_server: NatsEndpoint, prefix: str
+) -> None:
+    async with provisioned(nats_server.url, prefix) as (broker, names):
+        events = EventStream(broker, names)
+        place = await events.place()
+        for seq, types in enumerate(PAIRS, 1):
+            told = [replace(foreign(f"{seq}-{kind}"), type=kind, ledger_seq=seq) for kind in types]
+            place = await events.append(told, place)
+            await events.publish(foreign(f"{seq}"))
+
+            found = await events.place()
+            assert (found.ledger_seq, found.last_seq) == (seq, place.last_seq + 1)
+            place = found
+
+
+async def test_a_place_looked_for_while_somebody_appends_is_that_behind_the_append(
+    nats_server: NatsEndpoint, prefix: str
+) -> None:
+    class Overtaken(EventStream):
+        """Another writer appends when one family has been looked at."""
+
+        async def _last_of(self, family: str) -> StoredRecord | None:
+            found = await super()._last_of(family)
+            if family == "message" and found is None:
+                told = [replace(foreign(kind), type=kind, ledger_seq=7) for kind in PAIRS[1]]
+                await self.append(told, LogPlace(last_seq=0, ledger_seq=0))
+            return found
+
+    async with provisioned(nats_server.url, prefix) as (broker, names):
+        assert await Overtaken(broker, names).place() == LogPlace(last_seq=2, ledger_seq=7)
 
 
 @pytest.mark.parametrize("n_messages", [400])

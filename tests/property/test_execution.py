@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import IllegalEvent
-from contracts.events import Event, Replayed, Stored
+from contracts.events import Discarded, Event, Replayed, Stored
 from contracts.ids import encode_ulid
-from contracts.words import OPEN_STATES, State
+from contracts.words import DEAD_LETTER_STATES, OPEN_STATES, State
 from router.agenda import Agenda
 from router.audit import audit
 from router.deadlines import on_deadline
+from router.derivation import Facts, derive, is_silent
 from router.execution import TABLE, Execution, apply, begin, fold, fold_events
 from tests.builders import (
     BG,
@@ -34,6 +35,7 @@ from tests.property.strategies import any_event, beginnings, lives, next_events
 PATIENCE = 400
 LONG = timedelta(days=365)
 SAID_OF_AN_OUTCOME = {"evidence_added", "verification_changed"}
+SAID_AFTER_THE_END = SAID_OF_AN_OUTCOME | {"discarded"}
 
 
 @given(lives())
@@ -43,9 +45,11 @@ def test_each_execution_of_a_life_has_at_most_one_end_and_only_its_worth_is_spok
     for number in {event.execution for event in life}:
         lived = [(event.type, standing) for event, standing in steps_of(life) if standing.number == number]
         after_the_end = [kind for kind, standing in lived if not standing.is_open][1:]
-        assert set(after_the_end) <= SAID_OF_AN_OUTCOME
-        assert not after_the_end or lived[-1][1].state is State.DELIVERED
-        assert len({standing.state for _, standing in lived if not standing.is_open}) <= 1
+        assert set(after_the_end) <= SAID_AFTER_THE_END
+        assert not after_the_end or lived[-1][1].state in (State.DELIVERED, State.DISCARDED)
+        ends = {standing.state for _, standing in lived if not standing.is_open} - {State.DISCARDED}
+        assert len(ends) <= 1
+        assert after_the_end.count("discarded") <= 1
 
 
 @given(lives())
@@ -66,7 +70,7 @@ def test_an_older_execution_reads_as_it_did_just_before_it_was_replayed(life: tu
 
 
 @given(lives(), any_event)
-def test_nothing_is_accepted_after_the_end_but_a_replay_and_the_worth_of_an_outcome(
+def test_nothing_is_accepted_after_the_end_but_a_replay_a_discard_and_the_worth_of_an_outcome(
     life: tuple[Event, ...], event: Event
 ) -> None:
     standing = execution(*life)
@@ -76,7 +80,10 @@ def test_nothing_is_accepted_after_the_end_but_a_replay_and_the_worth_of_an_outc
         moved = apply(standing, event)
     except IllegalEvent:
         return
-    if event.type in SAID_OF_AN_OUTCOME:
+    if isinstance(event, Discarded):
+        assert standing.state in DEAD_LETTER_STATES
+        assert (moved.state, moved.ended_at) == (State.DISCARDED, standing.ended_at)
+    elif event.type in SAID_OF_AN_OUTCOME:
         assert standing.state is moved.state is State.DELIVERED
         assert moved.outcome is standing.outcome
     else:
@@ -238,3 +245,13 @@ def _acts(standing: Execution, now: datetime) -> Event:
 
 def _first_marks(standing: Execution) -> list[Event]:
     return [marked()] if standing.state is State.IN_INBOX else []
+
+
+@given(lives())
+def test_events_nobody_is_told_of_may_be_passed_over(events: tuple[Event, ...]) -> None:
+    facts: Facts | None = None
+    for stored in history(*events).events:
+        before = facts
+        facts, told = derive(before, history(*events).ulid, stored)
+        if is_silent(stored.event):
+            assert (facts, told) == (before, [])

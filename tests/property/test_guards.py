@@ -29,20 +29,20 @@ def sent(sender: Agent, parent: Message | None, *, is_auto: bool = False) -> Mes
     return message(sender=Sender(owner="max", key_id="k", agent_id=sender), context=context)
 
 
-def is_refused(told: Message, to: Agent, parent: Message | None) -> bool:
+def is_refused(told: Message, to: Agent, parent: Message | None, limits: GuardLimits = LIMITS) -> bool:
     answers_auto = parent is not None and parent.context.is_auto_reply
     passage = Passage(
         sender=told.sender, recipient_id=to or "person", context=told.context, answers_auto_reply=answers_auto
     )
-    return refusal_in(guard_chain(passage, LIMITS)) is not None
+    return refusal_in(guard_chain(passage, limits)) is not None
 
 
-def length_of(senders: Sequence[Agent], *, is_auto: bool = False) -> int:
+def length_of(senders: Sequence[Agent], *, is_auto: bool = False, limits: GuardLimits = LIMITS) -> int:
     """How many messages of a chain, each answering the one before, are let through."""
     parent: Message | None = None
     for number, (sender, to) in enumerate(pairwise(senders)):
         told = sent(sender, parent, is_auto=is_auto)
-        if is_refused(told, to, parent):
+        if is_refused(told, to, parent, limits):
             return number
         parent = told
     return len(senders) - 1
@@ -111,6 +111,43 @@ def test_a_chain_of_agents_alone_always_ends_within_the_hop_limit(way: list[str]
 def test_a_ring_of_agents_ends_in_its_third_round(size: int) -> None:
     ring = [f"agent{number}" for number in range(size)]
     assert length_of(ring * 20) <= 3 * size - 1 <= LIMITS.max_hops
+
+
+@given(
+    size=st.integers(3, 5),
+    turns=st.lists(st.integers(0, 5), max_size=4),
+    by_a_person=st.booleans(),
+)
+def test_a_ring_ends_in_its_third_round_whatever_was_said_before(
+    size: int, turns: list[int], *, by_a_person: bool
+) -> None:
+    """The work before it is let through, and no round of the ring after its third."""
+    before: list[Agent] = [PERSON] if by_a_person else []
+    for worker in turns:
+        before += ["agent0", f"worker{worker}"]
+    passed = length_of([*before, *[f"agent{number}" for number in range(size)] * 20])
+
+    assert passed >= len(before)
+    assert passed <= min(len(before) + 3 * size, LIMITS.max_hops + 2)
+
+
+@given(size=st.integers(3, 8), asks=st.lists(st.booleans(), min_size=8, max_size=8))
+def test_a_ring_whose_agents_consult_others_on_the_way_ends_too(size: int, asks: list[bool]) -> None:
+    ring: list[Agent] = []
+    for number in range(size):
+        ring += [f"agent{number}", *([f"expert{number}", f"agent{number}"] if asks[number] else [])]
+
+    assert length_of(ring * 20) <= LIMITS.max_hops + 1
+
+
+@given(size=st.integers(3, 7), start=st.integers(0, 6))
+def test_without_a_hop_limit_a_ring_ends_all_the_same(size: int, start: int) -> None:
+    """As far as a message remembers its senders: sixteen, its own sender and its receiver are three rounds of six."""
+    limits = GuardLimits(max_hops=0)
+    ring = [f"agent{(start + number) % size}" for number in range(size)]
+    passed = length_of(ring * 20, limits=limits)
+
+    assert passed <= 3 * size if size <= 6 else passed == 20 * size - 1
 
 
 @given(st.lists(st.sampled_from(["A", "B", "C", PERSON]), min_size=3, max_size=30))

@@ -12,7 +12,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from cli.benchmark.arrivals import Arrivals
 from cli.benchmark.closed_loop import run_closed
-from cli.benchmark.exchanges import Expected, SameRequest, same_request
+from cli.benchmark.exchanges import Expected, RequestsInTurn, SameRequest, same_request
 from cli.benchmark.http_connection import content_length
 from cli.benchmark.lag import is_shown, run_lag
 from cli.benchmark.open_loop import run_open
@@ -162,6 +162,18 @@ def test_a_unique_header_is_different_in_each_request() -> None:
 @pytest.mark.parametrize("written", ["content-length", "Content-Length", "CONTENT-LENGTH"])
 def test_content_length_is_read_in_any_case(written: str) -> None:
     assert content_length(f"HTTP/1.1 200 OK\r\n{written}: 42\r\n\r\n".encode()) == 42
+
+
+async def test_no_more_is_sent_than_was_asked_for() -> None:
+    result = await closed(lambda _: answer(201, GOOD), count=5, duration_s=10)
+    assert result["n"] == 5
+    assert result["elapsed_s"] < 10
+    assert (await closed(lambda _: answer(201, GOOD), count=1, duration_s=10))["n"] == 1
+
+
+def test_requests_in_turn_begin_anew_behind_the_last() -> None:
+    exchange = RequestsInTurn([b"a", b"b"], STRICT)
+    assert [exchange.render(number) for number in range(3)] == [b"a", b"b", b"a"]
 
 
 async def test_what_never_arrives_is_a_failure_and_a_repetition_counts_once() -> None:

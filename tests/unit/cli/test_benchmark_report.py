@@ -9,10 +9,14 @@ import pytest
 
 from cli.bench import show
 from cli.benchmark.facts import command_line
+from cli.benchmark.fleet import Hook
 from cli.benchmark.goals import GOALS, Figure, Floor, Goal, judge
 from cli.benchmark.house import House
-from cli.benchmark.plan import Scene, names, round_of
+from cli.benchmark.plan import Scene, names, round_of, round_over_stored, round_to_webhooks
+from cli.benchmark.redrives import WITH, WITHOUT
 from cli.benchmark.report import Run, as_json, cells, footer, number, processor_lines, verdict, wanted, write
+from cli.benchmark.run import Options
+from cli.benchmark.stored import Stored, StoredInbox
 from cli.failures import Failure
 
 RATE = Figure(measure="product", field="per_s")
@@ -168,10 +172,54 @@ def test_every_goal_reads_measurements_a_round_takes() -> None:
         lag_per_s=1000,
         run="r",
     )
-    measured = names(round_of(scene))
+    inbox = StoredInbox(newest="/newest", deep=("/oldest", "/deeper"))
+    measured = names(
+        [
+            *round_of(scene),
+            *round_over_stored(scene, Stored(few=inbox, many=inbox)),
+            *round_to_webhooks(scene, [Hook(agent="agent_y", key="k")]),
+        ]
+    )
     assert len(set(measured)) == len(measured)
     asked = {goal.product.measure for goal in GOALS} | {goal.floor.figure.measure for goal in GOALS if goal.floor}
-    assert asked == set(measured)
+    assert asked == {*measured, WITHOUT, WITH}
 
 
-AGENTS = ("inbox", "live", "webhook", "poll", "lag", "sentinel")
+AGENTS = ("inbox", "live", "webhook", "hung", "poll", "lag", "few", "many", "sentinel")
+
+
+@pytest.mark.parametrize(
+    ("only", "is_filled"),
+    [
+        ((), True),
+        (("poll_stored",), True),
+        (("poll",), True),
+        (("poll_stored_many_deep_16",), True),
+        (("poll_1",), False),
+    ],
+)
+def test_the_long_inbox_is_filled_only_for_measurements_on_it(only: tuple[str, ...], is_filled: bool) -> None:
+    assert Options(duration_s=1, rounds=1, only=only).wants_stored is is_filled
+
+
+@pytest.mark.parametrize(
+    ("only", "is_wanted"), [((), True), (("redrive",), True), (("redrive_with",), True), (("poll",), False)]
+)
+def test_the_redrive_is_done_only_when_its_measurements_are_wanted(only: tuple[str, ...], is_wanted: bool) -> None:
+    assert Options(duration_s=1, rounds=1, only=only).wants_redrive is is_wanted
+
+
+@pytest.mark.parametrize(
+    ("only", "is_wanted"),
+    [((), True), (("webhook",), True), (("webhooks_bare",), True), (("webhook_hung",), False), (("poll",), False)],
+)
+def test_agents_on_many_hosts_are_made_only_for_measurements_on_them(only: tuple[str, ...], is_wanted: bool) -> None:
+    assert Options(duration_s=1, rounds=1, only=only).wants_webhooks is is_wanted
+
+
+def test_the_footer_says_how_much_was_stored_when_polls_over_it_were_measured() -> None:
+    run = run_of({"poll_stored_few_deep_1": {}})
+    run.settings.update(few_stored=1_000, many_stored=100_000)
+    said = "few stored: 1,000 messages in the polled inbox; many stored: 100,000"
+    assert said in footer(run)
+    assert said not in footer(run_of(round_with(1)))

@@ -91,6 +91,32 @@ def test_an_open_message_says_until_when() -> None:
     assert "open  until 2026-01-01T00:00:30.000Z" in text
 
 
+def test_an_attempt_to_come_says_when() -> None:
+    waiting = {"terminal": False, "deadline_at": "2026-01-02T00:00:00.000Z", "retry_at": "2026-01-01T00:00:10.000Z"}
+    text = printed(*message_lines(view(**waiting)))
+    assert "open  until 2026-01-02T00:00:00.000Z · next attempt at 2026-01-01T00:00:10.000Z" in text
+
+
+def test_an_answer_says_who_sent_it_what_led_to_it_and_what_became_of_its_priority() -> None:
+    told = view(
+        reply_to="msg_0",
+        hop=2,
+        chain=["agent_a", "agent_b"],
+        auto_reply=True,
+        priority=3,
+        priority_downgraded=True,
+        **{"from": {"owner": "zoe", "agent_id": "agent_b", "slug": "writer", "key_id": "k"}},
+    )
+    text = printed(*message_lines(told))
+    assert "from writer@zoe · answers msg_0, hop 2 · an automatic reply · priority 3, lowered" in text
+    assert "chain  agent_a → agent_b" in text
+
+
+def test_a_message_that_nothing_led_to_has_no_line_for_it() -> None:
+    plain = view(chain=[], auto_reply=False, priority=3, priority_downgraded=False, reply_to=None)
+    assert printed(*message_lines(plain)) == printed(*message_lines(view()))
+
+
 def test_a_route_to_nowhere_says_so() -> None:
     nowhere: dict[str, Any] = {
         "to": {"slug": "a", "owner": "max"},
@@ -105,3 +131,12 @@ def test_a_route_to_nowhere_says_so() -> None:
     text = printed(*route_lines(nowhere))
     assert "a@max  would be sent nowhere" in text
     assert "plan  (nothing to try)" in text
+
+
+def test_a_discarded_message_is_shown_with_the_reason_somebody_gave() -> None:
+    told = {"reason": "The customer has called.", "by": "key:k", "at": "2026-01-31T09:00:02.000Z"}
+    text = printed(
+        *message_lines(view(state="discarded", reason="discarded_by_receiver", outcome=None, discarded=told))
+    )
+    assert "discarded (discarded_by_receiver)" in text
+    assert "discarded: The customer has called." in text

@@ -21,6 +21,7 @@ BUILT = {
     "live": subjects.push(Channel.LIVE, AGENT, EXECUTION),
     "bg": subjects.push(Channel.BG, AGENT, EXECUTION),
     "inbox": subjects.push(Channel.INBOX, AGENT, EXECUTION),
+    "webhook": subjects.push(Channel.WEBHOOK, AGENT, EXECUTION),
     "echo": subjects.echo(AGENT, f"echo_{ULID}"),
     "heartbeat": subjects.heartbeat("host-1"),
 }

@@ -32,6 +32,9 @@ class Rows:
     async def count(self, query: Query) -> int:
         raise NotImplementedError
 
+    async def received_before(self, owner: str, instants: Sequence[datetime]) -> tuple[int, ...]:
+        raise NotImplementedError
+
     async def settle(self) -> None:
         raise NotImplementedError
 

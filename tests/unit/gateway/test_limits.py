@@ -7,8 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from contracts.errors import Unavailable
-from gateway.limits import Allowance, Failures, Leases, LimitMetrics, LimitSettings, address_of, headers_of
+from gateway.limits import Failures, LimitSettings, address_of, headers_of
 from gateway.ports import Bucket, Tokens
+from gateway.token_leases import Allowance, Leases, LimitMetrics
 
 BUCKET = Bucket(per_s=50, size=100)
 
@@ -74,6 +75,20 @@ async def test_an_empty_bucket_is_not_asked_again_before_it_has_something() -> N
     hand.now += 2.1
     shelf.tokens = 3
     assert (await spent(own)).allowed
+
+
+async def test_how_long_nothing_is_there_is_known_without_asking() -> None:
+    shelf, hand = Shelf(0), Hand()
+    own = leases(shelf, hand)
+    assert own.wait_of("key:k") == 0
+
+    await spent(own)
+
+    assert own.wait_of("key:k") == 2.0
+    assert own.wait_of("key:other") == 0
+    hand.now += 2.1
+    assert own.wait_of("key:k") == 0
+    assert shelf.asked == 1
 
 
 async def test_what_is_not_spent_in_time_is_not_saved_up() -> None:
@@ -146,3 +161,5 @@ def test_a_bucket_holds_as_many_seconds_as_are_set() -> None:
     assert LimitSettings().bucket is None
     assert LimitSettings(per_key_per_s=2.5, burst_s=3).bucket == Bucket(per_s=2.5, size=8)
     assert LimitSettings(per_key_per_s=0.01, burst_s=1).bucket == Bucket(per_s=0.01, size=1)
+    assert LimitSettings(lookups_per_min=30).lookup_bucket == Bucket(per_s=0.5, size=30)
+    assert LimitSettings(lookups_per_min=0).lookup_bucket is None

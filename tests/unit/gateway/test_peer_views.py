@@ -98,7 +98,7 @@ def test_a_preview_is_the_first_200_characters() -> None:
 
 def test_a_stored_view_gets_the_fields_behind_its_own() -> None:
     view = message_view(history(accepted(INBOX)), fold(history(accepted(INBOX))), trace=False)
-    assert json.loads(with_peer_fields(to_json(view))) == {**view, **peer_fields(view)}
+    assert json.loads(with_peer_fields(to_json(view))) == {**view, **peer_fields(view), "to": "receiver@max"}
 
 
 def test_their_clients_are_known_by_what_they_send() -> None:

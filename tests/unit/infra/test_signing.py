@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from infra.signing import mint_webhook_secret, signed_headers
+from infra.signing import mint_private_key, mint_webhook_secret, public_key, signed_headers
+from tests.webhook_verifier import verifies
 
 BODY = '{"text":"grüße\\n"}'.encode()
 SECRET = mint_webhook_secret(bytes(range(32)))
@@ -89,3 +90,37 @@ def test_without_a_secret_nothing_is_signed() -> None:
 def test_an_id_that_could_be_read_twice_signs_nothing(message_id: str) -> None:
     with pytest.raises(ValueError, match="message id"):
         signed_headers([SECRET], message_id, present(), BODY)
+
+
+PRIVATE = mint_private_key(bytes(range(32)))
+
+
+def test_an_asymmetric_signature_is_verified_with_the_public_key_alone() -> None:
+    headers = signed_headers([PRIVATE], "msg_1", present(), BODY)
+    key = public_key(PRIVATE)
+
+    assert key is not None
+    assert key.startswith("whpk_")
+    assert headers["webhook-signature"].startswith("v1a,")
+    assert verifies(key, headers, BODY)
+    assert not verifies(key, headers, BODY + b" ")
+    assert not verifies(key, {**headers, "webhook-id": "msg_2"}, BODY)
+
+
+def test_a_rotation_from_one_kind_to_the_other_is_verified_by_either() -> None:
+    headers = signed_headers([PRIVATE, SECRET], "msg_1", present(), BODY)
+
+    Webhook(SECRET).verify(BODY, headers)
+    assert verifies(SECRET, headers, BODY)
+    assert verifies(str(public_key(PRIVATE)), headers, BODY)
+    assert not verifies(OTHER, headers, BODY)
+
+
+def test_a_shared_secret_has_no_public_key() -> None:
+    assert public_key(SECRET) is None
+
+
+@pytest.mark.parametrize("n_bytes", [0, 31, 33, 64])
+def test_signing_keys_of_another_length_are_not_minted(n_bytes: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        mint_private_key(bytes(n_bytes))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.wire import published
+from infra.wire import batch_member, published
 
 
 def test_a_plain_message_is_a_pub() -> None:
@@ -29,3 +29,18 @@ def test_a_subject_that_would_break_its_line_is_refused(subject: str) -> None:
 def test_a_header_that_would_break_its_line_is_refused() -> None:
     with pytest.raises(ValueError, match="header"):
         published("a", b"", headers={"One": "1\r\nTwo: 2"})
+
+
+def test_a_member_of_a_batch_bears_its_number_in_it() -> None:
+    numbered = {"Nats-Batch-Id": "b.1", "Nats-Batch-Sequence": "7"}
+
+    assert batch_member("a.b", b"hello", "b.1", 7) == published("a.b", b"hello", headers=numbered)
+    assert batch_member("a.b", b"", "b.1", 7, headers={"One": "1"}, reply="r") == published(
+        "a.b", b"", reply="r", headers={**numbered, "One": "1"}
+    )
+
+
+@pytest.mark.parametrize(("subject", "value"), [("a b", "1"), ("a", "1\r\nTwo: 2")])
+def test_a_member_of_a_batch_that_would_break_its_lines_is_refused(subject: str, value: str) -> None:
+    with pytest.raises(ValueError, match=r"subject|header"):
+        batch_member(subject, b"", "b.1", 1, headers={"One": value})

@@ -134,6 +134,16 @@ class TestDue:
         assert reading.due(after(32)) == []
         assert reading.due(after(32) + TICK) == [ulid]
 
+    def test_what_is_postponed_beyond_its_time_is_looked_at_when_that_is_up(self, reading: Reading) -> None:
+        ulid = reading.note(1, accepted(WEBHOOK, ttl_s=100))
+        reading.due(after(1))
+        reading.agenda.postpone(ulid, after(3_600))
+        assert reading.due(after(100)) == []
+        assert reading.due(after(100) + TICK) == [ulid]
+        reading.agenda.postpone(ulid, after(102))
+        assert reading.due(after(102)) == []
+        assert reading.due(after(102) + TICK) == [ulid]
+
     def test_postponing_what_has_ended_does_nothing(self, reading: Reading) -> None:
         ulid = reading.note(1, accepted(BG), ended())
         reading.agenda.postpone(ulid, after(1))

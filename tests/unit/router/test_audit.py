@@ -8,7 +8,7 @@ import pytest
 
 from contracts.events import Event, History, Stored
 from contracts.ids import encode_ulid
-from contracts.words import OPEN_STATES, TERMINAL_STATES, DeliveryRoute, State
+from contracts.words import DEAD_LETTER_STATES, OPEN_STATES, TERMINAL_STATES, DeliveryRoute, State
 from router.audit import AuditReport, audit
 from tests.builders import (
     BG,
@@ -27,11 +27,13 @@ from tests.builders import (
     attempt_failed,
     claimed,
     decision,
+    discarded,
     ended,
     evidence_added,
     extended,
     fell_back,
     history,
+    in_context,
     leased,
     marked,
     outcome_recorded,
@@ -74,6 +76,8 @@ class TestWhatIsInOrder:
         "events",
         [
             (accepted(LIVE), claimed(), outcome_recorded(DeliveryRoute.LIVE)),
+            (accepted(LIVE), claimed(), in_context(), outcome_recorded(DeliveryRoute.LIVE)),
+            (accepted(BG), leased(), in_context(1), attempt_failed(), leased(2), in_context(2), outcome_recorded()),
             (accepted(LIVE), outcome_recorded(DeliveryRoute.LIVE_UNVERIFIED)),
             (accepted(decision(LIVE, FALLBACK)), fell_back(), leased(), outcome_recorded()),
             (accepted(WEBHOOK), leased(), attempt_failed(), leased(2), outcome_recorded(DeliveryRoute.WEBHOOK)),
@@ -175,6 +179,29 @@ class TestReplays:
 
     def test_an_event_that_belongs_to_an_execution_before_the_present_one(self) -> None:
         assert codes(*WAYS[State.EXPIRED], replayed(), leased()) == ["execution_order"]
+
+
+class TestDiscards:
+    @pytest.mark.parametrize("state", sorted(DEAD_LETTER_STATES))
+    def test_a_dead_letter_may_be_discarded_and_the_message_replayed_all_the_same(self, state: State) -> None:
+        assert codes(*WAYS[state], discarded(2_000), replayed(at_s=2_001)) == []
+
+    @pytest.mark.parametrize("state", [State.CANCELLED, State.QUEUED, State.DISCARDED])
+    def test_nothing_else_may_be(self, state: State) -> None:
+        assert codes(*WAYS[state], discarded()) == ["illegal_event", "discarded_alive"]
+
+    def test_a_message_that_is_on_its_way_again_is_no_dead_letter(self) -> None:
+        life = (accepted(BG), ended(), replayed(), *again(discarded()))
+        assert codes(*life) == ["illegal_event", "discarded_alive"]
+
+
+class TestInContext:
+    def test_the_word_of_a_session_that_claimed_nothing(self) -> None:
+        assert codes(accepted(LIVE), in_context()) == ["illegal_event", "live_without_claim"]
+
+    def test_the_word_of_a_worker_whose_lease_is_gone(self) -> None:
+        late = (accepted(BG), leased(), attempt_failed(), leased(2), in_context(1))
+        assert codes(*late) == ["illegal_event", "stale_lease"]
 
 
 class TestScheduled:

@@ -67,6 +67,20 @@ def test_after_a_pause_one_more_failure_does_not_pause_again() -> None:
     assert (again.failures, again.paused_until) == (1, None)
 
 
+def test_a_mark_remembers_the_last_postings_and_what_was_refused() -> None:
+    mark = SubscriptionMark()
+    batches = [[StoredEvent(seq=10 * n, attributes={}), StoredEvent(seq=10 * n + 4, attributes={})] for n in range(12)]
+    for events in batches:
+        mark = dispatch.logged(mark, events, PostResult(status=500, latency_ms=3, excerpt="x" * 5_000), NOW)
+    mark = dispatch.logged(mark, batches[-1], PostResult(status=200, latency_ms=2, excerpt="thanks"), LATER)
+
+    assert len(mark.postings) == dispatch.POSTINGS
+    refused, taken = mark.postings[-2:]
+    assert (refused.first_seq, refused.last_seq, refused.status) == (110, 114, 500)
+    assert refused.response == "x" * dispatch.RESPONSE_CHARACTERS
+    assert (taken.at, taken.status, taken.response) == (LATER, 200, "")
+
+
 def test_410_pauses_at_once_and_retry_after_is_honoured_within_bounds() -> None:
     gone = dispatch.failed(SubscriptionMark(), PostResult(status=410, latency_ms=1), NOW)
     asked = dispatch.failed(SubscriptionMark(), PostResult(status=503, latency_ms=1, retry_after_s=90), NOW)

@@ -33,6 +33,7 @@ from tests.builders import (
     extended,
     fell_back,
     history,
+    in_context,
     leased,
     marked,
     message,
@@ -61,6 +62,7 @@ EVENTS: tuple[Event, ...] = (
     replayed(),
     evidence_added(),
     verification_changed(),
+    in_context(),
 )
 SAID_OF_AN_OUTCOME = ("evidence_added", "verification_changed")
 
@@ -99,8 +101,8 @@ class TestBeginnings:
 def test_an_event_outside_the_row_of_its_state_is_refused_and_one_inside_is_taken(state: State, event: Event) -> None:
     before = execution_in(state)
     if event.type in TABLE.get(state, frozenset()):
-        fitting = leased(before.leases + 1) if event.type == "leased" else event
-        assert apply(before, fitting).updated_at == event.at
+        fits: dict[str, Event] = {"leased": leased(before.leases + 1), "in_context": in_context(before.leases or None)}
+        assert apply(before, fits.get(event.type, event)).updated_at == event.at
     else:
         with pytest.raises(IllegalEvent):
             apply(before, event)
@@ -177,6 +179,38 @@ class TestLeases:
     def test_an_attempt_that_ends_the_message_counts_as_failed(self) -> None:
         over = execution_in(State.BG_EXHAUSTED)
         assert (over.failed_attempts, over.attempts, over.lease) == (1, 1, None)
+
+
+class TestInContext:
+    def test_the_word_of_a_claim_is_noted_and_moves_nothing(self) -> None:
+        before = execution_in(State.CLAIMED)
+        said = apply(before, in_context(at_s=5))
+        assert said == replace(before, in_context_at=after(5), updated_at=after(5))
+
+    def test_the_word_of_a_lease_is_forgotten_with_its_attempt(self) -> None:
+        said = apply(execution_in(State.LEASED), in_context(1))
+        failed = apply(said, attempt_failed())
+        assert (said.in_context_at, failed.in_context_at) == (after(4), None)
+        second = apply(apply(failed, leased(2, 10)), in_context(2, 11))
+        assert second.in_context_at == after(11)
+
+    def test_it_outlives_the_outcome(self) -> None:
+        said = execution(accepted(BG), leased(), in_context(1), outcome_recorded())
+        assert said.in_context_at == after(4)
+
+    @pytest.mark.parametrize(
+        ("before", "said"),
+        [
+            ((accepted(BG), leased()), in_context()),
+            ((accepted(BG), leased()), in_context(2)),
+            ((accepted(LIVE), claimed()), in_context(1)),
+            ((accepted(LIVE), claimed(), in_context()), in_context()),
+            ((accepted(BG), leased(), in_context(1)), in_context(1)),
+        ],
+    )
+    def test_it_is_said_once_and_by_the_present_holder(self, before: tuple[Event, ...], said: Event) -> None:
+        with pytest.raises(IllegalEvent):
+            apply(execution(*before), said)
 
 
 class TestInbox:

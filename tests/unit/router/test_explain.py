@@ -32,9 +32,11 @@ from tests.builders import (
     attempt_failed,
     claimed,
     decision,
+    ended,
     evidence_added,
     execution_in,
     history,
+    in_context,
     leased,
     message,
     outcome,
@@ -95,7 +97,7 @@ class TestMessageView:
         assert seen["id"] == f"msg_{ULID}"
         assert seen["execution_id"] == f"exec_{ULID}"
         assert seen["to"] == {"agent_id": "agent_receiver0000", "slug": "receiver", "owner": "max"}
-        assert seen["from"] == {"owner": "ada", "agent_id": None, "key_id": "key_ada"}
+        assert seen["from"] == {"owner": "ada", "agent_id": None, "slug": None, "key_id": "key_ada"}
         assert (seen["delivery_mode"], seen["live_fallback_mode"]) == ("auto", "background")
 
     def test_an_open_message_says_when_somebody_has_to_act(self) -> None:
@@ -111,6 +113,16 @@ class TestMessageView:
         seen = view(accepted(BG), leased())
         assert set(seen["lease"]) == {"number", "holder", "leased_at", "expires_at"}
         assert (seen["lease"]["number"], seen["attempts"], seen["max_attempts"]) == (1, 1, 3)
+
+    def test_an_attempt_to_come_says_when(self) -> None:
+        waiting = view(accepted(BG), leased(), attempt_failed())
+        assert (waiting["state"], waiting["retry_at"]) == ("queued", "2026-03-04T05:06:13.890Z")
+        over = view(accepted(BG), leased(), attempt_failed(), ended(State.EXPIRED))
+        assert [each["retry_at"] for each in (view(accepted(BG)), over)] == [None, None]
+
+    def test_what_its_holder_has_in_context_says_since_when(self) -> None:
+        assert view(accepted(LIVE), claimed())["in_context_at"] is None
+        assert view(accepted(LIVE), claimed(), in_context())["in_context_at"] == instant(after(4))
 
     def test_an_outcome_shows_the_reporters_word_beside_ours(self) -> None:
         told = outcome(
@@ -144,8 +156,19 @@ class TestMessageView:
         assert view(accepted(BG))["thread_id"] == f"msg_{ULID}"
 
     def test_an_answer_shows_its_thread_and_what_it_answers(self) -> None:
-        context = Context(thread_id="msg_a", reply_to="msg_b", correlation_id="c", priority=5, hop=2)
+        context = Context(
+            thread_id="msg_a",
+            reply_to="msg_b",
+            correlation_id="c",
+            priority=5,
+            priority_downgraded=True,
+            hop=2,
+            chain=("agent_a", "agent_b"),
+            is_auto_reply=True,
+        )
         seen = view(accepted(BG, message=message(context=context)))
+        assert (seen["priority_downgraded"], seen["auto_reply"]) == (True, True)
+        assert seen["chain"] == ["agent_a", "agent_b"]
         assert {name: seen[name] for name in ("thread_id", "reply_to", "correlation_id", "priority", "hop")} == {
             "thread_id": "msg_a",
             "reply_to": "msg_b",
@@ -256,7 +279,8 @@ class TestEventViews:
             "detail": "exit 1",
             "retry_at": "2026-03-04T05:06:13.890Z",
         }
-        assert set(AttemptFailed.__dataclass_fields__) <= set(seen)
+        # What a receiver answered is its owner's to see, in the list of attempts.
+        assert set(AttemptFailed.__dataclass_fields__) - set(seen) == {"answer"}
 
     def test_a_fallback_shows_its_step_and_the_closed_window(self) -> None:
         fell = close_window(execution_in(State.OFFERED), None, after(31), "router-1")

@@ -19,6 +19,7 @@ from tests.builders import (
     decision,
     fell_back,
     history,
+    in_context,
     leased,
     marked,
     message,
@@ -42,6 +43,19 @@ def test_a_live_message_is_offered_then_claimed_then_done() -> None:
         ("offered", "live"),
         ("claimed", "live"),
         ("outcome", "live"),
+    ]
+
+
+def test_what_is_claimed_or_leased_is_in_context_when_its_holder_says_so() -> None:
+    assert stages(accepted(LIVE), claimed(), in_context(), outcome_recorded())[3:] == [
+        ("claimed", "live"),
+        ("in_context", "live"),
+        ("outcome", "live"),
+    ]
+    told = receipts(history(accepted(BG), leased(), in_context(1), attempt_failed(), leased(2, 9)))
+    assert [(each["stage"], each["detail"]) for each in told[3:]] == [
+        ("in_context", {"lease": 1}),
+        ("leased", {"number": 2, "holder": "host-1"}),
     ]
 
 
