@@ -135,7 +135,7 @@ def fire(
 
 @app.command()
 def delete(cue: CueId, url: Url = None, api_key: ApiKey = None) -> None:
-    """Delete a cue; what it has sent goes on.
+    """Delete a cue. What it has sent goes on, but for what still waits for its own URL: that ends.
 
     Example: postroom cues delete cue_01jb0000000000000000000000
     """

@@ -71,7 +71,7 @@ class Forwarder:
         try:
             answer = await self._client.post(self._wanted.to, content=delivery["body"].encode(), headers=headers)
             status, error = answer.status_code, None
-        except httpx.TransportError as failed:
+        except httpx.RequestError as failed:
             status, error = None, type(failed).__name__
         return {"status": status, "error": error, "latency_ms": round((time.monotonic() - began) * 1000)}
 

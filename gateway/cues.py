@@ -35,7 +35,7 @@ from gateway.intake import Intake, refuse_too_far
 from gateway.ports import DirectoryStore, Versioned, Write
 from gateway.schemas_cues import CueChange, CueFields, FireWish, NewCue, OnFailureBody
 from router.cue_messages import fire_draft
-from router.cue_turns import paused, scheduled, with_fires
+from router.cue_turns import MAX_FIRES, paused, scheduled, with_fires
 from router.service import Service, Standing
 
 MAX_PER_OWNER: Final = 1_000
@@ -136,7 +136,7 @@ class CueBook:
             retry=retry_of(wanted.retry),
             wish=Wish(channel=_OWN_CHANNEL.get(transport)),
         )
-        cue, agents = await self._with_fields(blank, wanted, principal)
+        cue, agents = await self._with_fields(blank, wanted)
         if transport is Transport.AGENT and cue.message is None and not cue.payload:
             raise Invalid("required", "A cue to an agent needs a message or a payload.", field="message")
         if transport is Transport.WORKER:
@@ -144,7 +144,7 @@ class CueBook:
             cue, agents = replace(cue, agent_id=own.id), [*agents, own]
         return NewlyMade(cue=scheduled(cue, now), agents=agents)
 
-    async def _with_fields(self, cue: Cue, wanted: CueFields, principal: Principal) -> tuple[Cue, list[Agent]]:
+    async def _with_fields(self, cue: Cue, wanted: CueFields) -> tuple[Cue, list[Agent]]:
         """The cue with what is named, and the hidden agents that takes."""
         agents: list[Agent] = []
         named: dict[str, Any] = {
@@ -159,7 +159,7 @@ class CueBook:
         cue = replace(cue, **named, wish=wish_of(wanted, cue.wish, _OWN_CHANNEL.get(cue.transport)))
         if wanted.to is not None:
             _only_for(cue, Transport.AGENT, "to")
-            receiver = await self._intake.addressee(wanted.to, principal, "to")
+            receiver = await self._intake.addressee(wanted.to, _owner_of(cue), "to")
             cue = replace(cue, to=wanted.to, agent_id=receiver.id)
         if wanted.callback is not None:
             _only_for(cue, Transport.WEBHOOK, "callback")
@@ -168,14 +168,12 @@ class CueBook:
             own = self._hooked(cue, wanted.callback.url, "callback.url")
             cue, agents = replace(cue, callback_url=wanted.callback.url, agent_id=own.id), [*agents, own]
         if wanted.on_failure is not None:
-            failure, hooks = await self._on_failure(cue, wanted.on_failure, principal)
+            failure, hooks = await self._on_failure(cue, wanted.on_failure)
             cue, agents = replace(cue, on_failure=failure), [*agents, *hooks]
         return cue, agents
 
-    async def _on_failure(
-        self, cue: Cue, wanted: OnFailureBody, principal: Principal
-    ) -> tuple[OnFailure, Sequence[Agent]]:
-        told = await self._intake.addressee(wanted.to, principal, "on_failure.to") if wanted.to else None
+    async def _on_failure(self, cue: Cue, wanted: OnFailureBody) -> tuple[OnFailure, Sequence[Agent]]:
+        told = await self._intake.addressee(wanted.to, _owner_of(cue), "on_failure.to") if wanted.to else None
         before = cue.on_failure
         is_new = wanted.webhook is not None and wanted.webhook != before.webhook_url
         hook = self._hooked(cue, wanted.webhook, "on_failure.webhook") if wanted.webhook and is_new else None
@@ -222,7 +220,7 @@ class CueBook:
     async def _change(self, cue_id: str, wanted: CueChange, principal: Principal) -> NewlyMade:
         found = await self.find(cue_id, principal, "cue.update")
         before, now = found.record, self._clock.now()
-        cue, agents = await self._with_fields(before, wanted, principal)
+        cue, agents = await self._with_fields(before, wanted)
         cue = replace(cue, name=wanted.name or before.name, updated_at=now)
         if wanted.retry is not None:
             cue = replace(cue, retry=retry_of(wanted.retry))
@@ -249,7 +247,7 @@ class CueBook:
         ]
 
     async def delete(self, cue_id: str, principal: Principal) -> Cue:
-        """Delete a cue; what it has sent goes on."""
+        """Delete a cue. What it has sent goes on, but for what still waits for its own URL: that ends."""
         return await decided(lambda: self._delete(cue_id, principal))
 
     async def _delete(self, cue_id: str, principal: Principal) -> Cue:
@@ -307,24 +305,27 @@ class CueBook:
             more={"exit_criteria": wanted.exit_criteria} if wanted.exit_criteria else None,
         )
         standing = await self._service.accept(draft)
-        if not standing.replayed:
-            await decided(lambda: self._note(cue.id, fire))
+        at = standing.history.message.accepted_at
+        fire = replace(fire, scheduled_for=max(at, wanted.send_at or at), decided_at=at)
+        # A repetition too: the gateway that made the message may have died before it noted the fire.
+        await decided(lambda: self._note(cue.id, fire, is_repeated=standing.replayed))
         return standing
 
     async def _receiver(self, cue: Cue) -> Agent:
         if cue.to is not None:
-            owner = Principal(owner=cue.owner, key_id=cue.key_id)
-            return await self._intake.addressee(cue.agent_id, owner, "to")
+            return await self._intake.addressee(cue.agent_id, _owner_of(cue), "to")
         found = await self._store.get(agent_key(cue.agent_id), Agent)
         if found is None:
             raise _no_cue()
         return found.record
 
-    async def _note(self, cue_id: str, fire: Fire) -> None:
+    async def _note(self, cue_id: str, fire: Fire, *, is_repeated: bool) -> None:
         """The message is there; the cue remembers it, unless it is gone by now."""
         found = await self._store.get(cue_key(cue_id), Cue, fresh=True)
         if found is None or any(each.ulid == fire.ulid for each in found.record.fires):
             return
+        if is_repeated and len(found.record.fires) >= MAX_FIRES:
+            return  # it may have been noted and forgotten, and would be counted twice
         noted = with_fires(found.record, [fire])
         await self._store.transact([Write(key=cue_key(cue_id), record=noted, expected_seq=found.seq)])
 
@@ -363,6 +364,11 @@ def _moved(before: Cue, cue: Cue, wanted: CueChange, now: datetime) -> Cue:
 
 def _asks_receivers_again(wanted: CueChange) -> bool:
     return wanted.status == "active" or wanted.callback is not None or wanted.on_failure is not None
+
+
+def _owner_of(cue: Cue) -> Principal:
+    """Who names a cue's agents, and may send to them: its owner, also where an admin makes a change."""
+    return Principal(owner=cue.owner, key_id=cue.key_id)
 
 
 def _own_agents(cue: Cue) -> set[str]:

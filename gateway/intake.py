@@ -8,9 +8,10 @@ from typing import Final
 
 from contracts.clock import Clock
 from contracts.errors import Invalid, Malformed, NotFound
-from contracts.records import Agent, LiveSession, Principal, Sender
+from contracts.records import Agent, LiveSession, Message, Principal, Sender
 from contracts.words import Channel
 from gateway.address import parse_address
+from gateway.auth import authorize
 from gateway.conversation import NOTHING_BEFORE, Conversation, Placed
 from gateway.directory import Directory
 from gateway.grants import Grants
@@ -122,6 +123,11 @@ class Intake:
         except NotFound:
             self._lookups.admit(principal)
             return await self._grants.addressee(address, principal)
+
+    async def readdressed(self, message: Message, principal: Principal) -> None:
+        """Raise `NotFound` where the sender of a message that is to go once more may send to its receiver no longer."""
+        if not authorize(principal, "agent.address", message.agent_owner):
+            await self.addressee(message.agent_id, principal, "to")
 
     async def _sender(self, reference: str | None, principal: Principal) -> Sender:
         if reference is None:

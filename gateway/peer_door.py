@@ -1,4 +1,4 @@
-"""The door of CueAPI's clients: below `/cueapi` lies what lies at the root, spelled as they read it. Pure.
+"""The door of CueAPI's clients: below `/cueapi/v1` lies what lies below `/v1`, spelled as they read it. Pure.
 
 Some of them say in no header who they are. Their base URL is what they can be given:
 
@@ -18,7 +18,8 @@ MARK: Final = (b"x-cueapi-base", BASE.encode())
 def at_the_root(scope: Scope) -> Scope:
     """The same request at the root, marked as a client's of theirs; any other request as it is."""
     path: str = scope["path"]
-    if not path.startswith(f"{BASE}/"):
+    # Nothing else: a proxy that keeps `/metrics` in knows it by one path.
+    if not path.startswith(f"{BASE}/v1/"):
         return scope
     raw = scope.get("raw_path")
     return {

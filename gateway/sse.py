@@ -24,6 +24,8 @@ KEEP_ALIVE: Final = timedelta(seconds=15)
 CHECK_EVERY: Final = timedelta(seconds=2)
 MAX_PER_OWNER: Final = 100
 LAST_STREAM_S: Final = 3_600
+LAST_WORD_S: Final = 1.0
+"""How long a stream's proper end may take to write."""
 RECONNECT_MS: Final = 1_000
 MAX_SEQ: Final = 2**63 - 1
 log = structlog.get_logger()
@@ -105,7 +107,8 @@ class EventSource(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with self._streams.holds.at_most(self._for_s, receive):
                 await self._send_frames(send)
-            with anyio.CancelScope(shield=True):
+            # Bounded: to a client that has stopped reading nothing can be written, and it would keep its place.
+            with anyio.move_on_after(LAST_WORD_S, shield=True):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_frames(self, send: Send) -> None:

@@ -16,7 +16,6 @@ from monitor.ports import Box, FolderName, Gateway, Journal, Shelf, Spool
 
 LAST_WORD_S: Final = 1.0
 """How long an outcome waits for the word before it: told afterwards, it would be refused."""
-SPOOL_RETRY_S: Final = 1.0
 
 
 async def say_in_context(gateway: Gateway, execution_id: str, lease: int | None) -> None:
@@ -43,17 +42,21 @@ class Contexts:
         self._bell = bell
         self._tasks = tasks
         self._saying: dict[str, anyio.CancelScope] = {}
+        self._stuck: dict[FolderName, set[str]] = {}
+        """What could not be removed, a folder in a file's place say: looked past, so that nothing waits for it."""
 
     def look(self, folder: FolderName) -> None:
         """Begin to pass on what this session said since."""
-        for execution_id in self._spool.names(folder, Box.IN_CONTEXT):
+        found = self._spool.names(folder, Box.IN_CONTEXT)
+        stuck = self._stuck[folder] = self._stuck.get(folder, set()).intersection(found)
+        for execution_id in found:
             if execution_id in self._saying:
                 continue
-            if claimed_in(self._journal, folder, execution_id):
+            if execution_id not in stuck and claimed_in(self._journal, folder, execution_id):
                 self._saying[execution_id] = anyio.CancelScope()
                 self._tasks.start_soon(self._say, folder, execution_id)
             else:
-                self._spool.remove(folder, Box.IN_CONTEXT, execution_id)
+                self._remove(folder, execution_id)
 
     def delays(self, execution_id: str) -> bool:
         """Whether the word is on its way; from now on it has little time left, for its outcome is there."""
@@ -67,11 +70,18 @@ class Contexts:
         try:
             with self._saying[execution_id]:
                 await say_in_context(self._gateway, execution_id, None)
-            self._spool.remove(folder, Box.IN_CONTEXT, execution_id)
-        except OSError as error:
-            # The file is still there, and would be looked at again at once.
-            structlog.get_logger().error("spool_failed", execution_id=execution_id, error=repr(error))
-            await anyio.sleep(SPOOL_RETRY_S)
+            self._remove(folder, execution_id)
         finally:
             del self._saying[execution_id]
             self._bell.ring()
+
+    def _remove(self, folder: FolderName, execution_id: str) -> None:
+        stuck = self._stuck.setdefault(folder, set())
+        try:
+            self._spool.remove(folder, Box.IN_CONTEXT, execution_id)
+        except OSError as error:
+            if execution_id not in stuck:
+                structlog.get_logger().error("spool_failed", execution_id=execution_id, error=repr(error))
+            stuck.add(execution_id)
+        else:
+            stuck.discard(execution_id)

@@ -25,7 +25,7 @@ from contracts.errors import Malformed
 from contracts.records import JsonObject
 from monitor.bell import Bell
 from monitor.claims import Claims, Granted, Refused
-from monitor.contexts import SPOOL_RETRY_S, Contexts, claimed_in
+from monitor.contexts import Contexts, claimed_in
 from monitor.folders import Folders, Session
 from monitor.outbox import Outbox
 from monitor.ports import Box, FolderName, Gateway, Journal, Report, Shelf, Spool, Waiting
@@ -35,6 +35,7 @@ LATE_CLAIM_S: Final = 600.0
 CLAIM_MARGIN_S: Final = 5.0
 HEARD_MAX: Final = 1_000
 LAST_CLAIM_S: Final = 1.0
+SPOOL_RETRY_S: Final = 1.0
 CLAIMED_KEPT: Final = timedelta(days=1)
 OVER: Final = frozenset({"already_claimed", "claim_window_closed", "execution_closed", "not_offered_live"})
 """Refusals that hold for every session: the offer is withdrawn."""

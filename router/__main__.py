@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,7 @@ log = structlog.get_logger("router")
 async def serve(settings: RouterSettings) -> None:
     """Work until SIGTERM or SIGINT. Raises `Unavailable` or `UnsafeBroker` when a neighbour will not do."""
     clock, registry = SystemClock(), CollectorRegistry()
+    name = f"router:{settings.router_name or SystemIds().ulid()[-8:]}"
     loopback = settings.webhook_allow_loopback
     async with (
         connections(settings, "postroom-router") as have,
@@ -70,9 +71,8 @@ async def serve(settings: RouterSettings) -> None:
         cue_news(have.broker, have.names) as changed_cues,
     ):
         registry.register(ProjectionMetrics(have.projection))
-        redrive_metrics = RedriveMetrics(registry)
-        service = await _service(settings, have, clock, redrive_metrics)
-        name = f"router:{settings.router_name or SystemIds().ulid()[-8:]}"
+        redrives = RedriveMetrics(registry)
+        service = await _service(settings, have, clock, redrives)
         tail = SharedTail(StreamTail(have.broker, have.names))
         worker = Worker(
             name=name,
@@ -84,26 +84,13 @@ async def serve(settings: RouterSettings) -> None:
             clock=clock,
             metrics=RouterMetrics(registry),
         )
-        writer = EventWriter(
-            log=EventStream(have.broker, have.names),
-            ledger=have.ledger,
-            tail=tail.beside,
-            metrics=EventLogMetrics(registry, clock, lambda: tail.newest_seq),
+        loops = (
+            _event_writer(have, tail, clock, registry).run,
+            _redriver(settings, have, service, clock, name, redrives).run,
+            _cue_runner(have, service, tail, changed_cues, clock, name).run,
+            *_subscribers(have, sender, clock, name),
         )
-        redriver = _redriver(settings, have, service, clock, name, redrive_metrics)
-        cues = CueRunner(
-            name=name,
-            service=service,
-            store=DirectoryCues(have.directory),
-            directory=DirectoryReader(have.directory),
-            ledger=have.ledger,
-            tail=tail.beside,
-            events=EventStream(have.broker, have.names),
-            news=changed_cues,
-            clock=clock,
-        )
-        events = (writer.run, redriver.run, cues.run, *_subscribers(have, sender, clock, name))
-        await _work(settings, have, worker, registry, events)
+        await _work(settings, have, worker, registry, loops)
 
 
 async def _service(settings: RouterSettings, have: Connections, clock: Clock, metrics: RedriveMetrics) -> Service:
@@ -158,6 +145,31 @@ def _webhooks(
     return Webhooks(delivery=delivery, directory=directory, clock=clock, metrics=metrics, limits=limits)
 
 
+def _event_writer(have: Connections, tail: SharedTail, clock: Clock, registry: CollectorRegistry) -> EventWriter:
+    return EventWriter(
+        log=EventStream(have.broker, have.names),
+        ledger=have.ledger,
+        tail=tail.beside,
+        metrics=EventLogMetrics(registry, clock, lambda: tail.newest_seq),
+    )
+
+
+def _cue_runner(
+    have: Connections, service: Service, tail: SharedTail, news: AsyncIterator[str], clock: Clock, name: str
+) -> CueRunner:
+    return CueRunner(
+        name=name,
+        service=service,
+        store=DirectoryCues(have.directory),
+        directory=DirectoryReader(have.directory),
+        ledger=have.ledger,
+        tail=tail.beside,
+        events=EventStream(have.broker, have.names),
+        news=news,
+        clock=clock,
+    )
+
+
 def _redriver(
     settings: RouterSettings, have: Connections, service: Service, clock: Clock, name: str, metrics: RedriveMetrics
 ) -> Redriver:
@@ -200,12 +212,12 @@ async def _work(
     have: Connections,
     worker: Worker,
     registry: CollectorRegistry,
-    events: tuple[Loop, ...],
+    loops: tuple[Loop, ...],
 ) -> None:
     ready = partial(_ready, worker, have.broker, have.redis)
     async with (
         status_server(settings.http_host, settings.router_http_port, ready=ready, registry=registry) as port,
-        beside(worker.run, *events),
+        beside(worker.run, *loops),
     ):
         await worker.caught_up.wait()
         spare_the_collector()

@@ -79,7 +79,7 @@ def alert_draft(cue: Cue, fire: Fire, end: End, recipient: Agent, sessions: Sequ
 
 
 def may_receive(cue: Cue, agent: Agent | None, *, is_granted: bool) -> bool:
-    """Whether a cue may still send to its receiver: its owner's own, or one that somebody opened to that owner."""
+    """Whether a cue may still send to an agent: its owner's own, or one that somebody opened to that owner."""
     if agent is None or agent.deleted_at is not None:
         return False
     if agent.owner == cue.owner:

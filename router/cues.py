@@ -18,6 +18,7 @@ from typing import Final
 
 import anyio
 import structlog
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from contracts import ids
@@ -37,6 +38,7 @@ from router.service import Draft, Service
 TICK_S: Final = 0.05
 SCAN_EVERY_S: Final = 60.0
 PATIENCE: Final = timedelta(seconds=3)
+LONG_MISSED: Final = timedelta(hours=1)
 AT_ONCE: Final = 16
 ROUNDS: Final = 16
 _ENDING: Final = frozenset({"accepted", "released", "replayed", "outcome_recorded", "ended"})
@@ -64,12 +66,16 @@ class _Agenda:
             self.look_at(cue.id, cue.next_fire_at)
         for fire in cue.fires:
             if fire.ended_at is not None:
-                self.cue_of.pop(fire.ulid, None)
-                self.made.discard(fire.ulid)
+                self.forget(fire.ulid)
                 continue
             self.cue_of[fire.ulid] = cue.id
             if fire.ulid not in self.made:
                 self.look_at(cue.id, fire.decided_at + PATIENCE)
+
+    def forget(self, ulid: str) -> None:
+        """A fire nobody waits for any more: its cue is gone, or remembers it no longer."""
+        self.cue_of.pop(ulid, None)
+        self.made.discard(ulid)
 
     def due(self, now: datetime) -> set[str]:
         found = set()
@@ -108,6 +114,11 @@ class CueRunner:
         self._agenda = _Agenda()
         self._acting: set[str] = set()
         self._places = anyio.CapacityLimiter(AT_ONCE)
+
+    @property
+    def followed(self) -> frozenset[str]:
+        """The ulids of the fires whose end this router waits for."""
+        return frozenset(self._agenda.cue_of)
 
     async def run(self) -> None:
         after = await _patiently(self._tail.last_seq)
@@ -176,30 +187,35 @@ class CueRunner:
         if held is None:
             return
         now = self._clock.now()
-        turn = cue_turns.turn(held.cue, now)
+        turn = await _turn(held.cue, now)
         if turn is None:
-            self._agenda.take_in(held.cue)
+            # Afterwards: what could not be made now is looked at again when `_act` says, not at every tick.
             await self._make_what_is_open(held.cue, now)
+            self._agenda.take_in(held.cue)
             return
         await self._store.put(turn.cue, expected_seq=held.seq)
         self._agenda.take_in(turn.cue)
-        for fire in turn.fires:
-            await self._make(turn.cue, fire)
-        await self._tell_turn(turn)
+        try:
+            for fire in turn.fires:
+                await self._make(turn.cue, fire)
+        finally:
+            # What could not be made yet will be; nobody comes back to tell that it was decided.
+            await self._tell_turn(turn)
 
     async def _make_what_is_open(self, cue: Cue, now: datetime) -> None:
         for fire in cue.open_fires:
             if fire.ulid in self._agenda.made or fire.decided_at + PATIENCE > now:
                 continue
-            if await self._ledger.load(fire.ulid) is not None:
-                self._agenda.made.add(fire.ulid)
-                await self._settle(cue.id, fire.ulid)
-            elif is_scheduled(fire):
+            if is_scheduled(fire) and await self._ledger.load(fire.ulid) is None:
                 await self._make(cue, fire)
+                continue
+            # A fire on demand is noted behind its message: there is nothing to make.
+            self._agenda.made.add(fire.ulid)
+            await self._settle(cue.id, fire.ulid)
 
     async def _make(self, cue: Cue, fire: Fire) -> None:
         """Make the message of a fire; one that cannot be made has failed."""
-        agent = await self._receiver(cue)
+        agent = await self._allowed(cue, cue.agent_id)
         if agent is None:
             await self._settle(cue.id, fire.ulid, self._refused("agent_not_found"))
             return
@@ -222,8 +238,9 @@ class CueRunner:
         self._agenda.made.add(fire.ulid)
         await self._settle(cue.id, fire.ulid)
 
-    async def _receiver(self, cue: Cue) -> Agent | None:
-        agent = await self._directory.agent(cue.agent_id)
+    async def _allowed(self, cue: Cue, agent_id: str) -> Agent | None:
+        """The agent, if the cue may still send to it."""
+        agent = await self._directory.agent(agent_id)
         is_granted = agent is not None and (
             agent.owner == cue.owner or await self._store.is_granted(agent.owner, cue.owner)
         )
@@ -251,6 +268,8 @@ class CueRunner:
             end = refused or await self._end(ulid)
             changed = cue_turns.settled(held.cue, ulid, end) if held and end else None
             if held is None or end is None or changed is None:
+                if held is None or end is not None:
+                    self._agenda.forget(ulid)
                 return
             fire = next(each for each in held.cue.fires if each.ulid == ulid)
             if not end.is_success:
@@ -273,8 +292,8 @@ class CueRunner:
     async def _alert(self, cue: Cue, fire: Fire, end: End) -> None:
         wanted = cue.on_failure
         for agent_id in filter(None, (wanted.agent_id, wanted.hook_agent_id)):
-            agent = await self._directory.agent(agent_id)
-            if agent is None or agent.deleted_at is not None:
+            agent = await self._allowed(cue, agent_id)
+            if agent is None:
                 log.warning("cue_alert_undeliverable", cue_id=cue.id, agent_id=agent_id)
                 continue
             sessions = await self._directory.live_sessions(agent_id)
@@ -311,6 +330,13 @@ class CueRunner:
             await self._events.publish(event)
         except Unavailable as error:
             log.warning("event_untold", event_type=kind.value, subject=cue.id, code=error.code)
+
+
+async def _turn(cue: Cue, now: datetime) -> Turn | None:
+    """What has come due. Ten thousand missed instants take a second to count: beside the loop, then."""
+    if cue.next_fire_at is None or now - cue.next_fire_at <= LONG_MISSED:
+        return cue_turns.turn(cue, now)
+    return await to_thread.run_sync(cue_turns.turn, cue, now)
 
 
 def _of_fire(fire: Fire) -> JsonObject:

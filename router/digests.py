@@ -4,9 +4,9 @@
     period    ──────────────────────────────────────────── closed ─┤
     digest    1 and 3, `last_event_id` 3                           └ waits for the next
 
-The newest digest says where the next one begins: behind its `last_event_id`. What the log was told late, when a later
-period had been told already, counts for that one: periods are told in order, none before it is over, and nothing is left
-out. So does what did not fit into one look at the log: a period may have several digests.
+The newest digest says where the next one begins: behind its `last_event_id`. What the log was told late, behind the
+digest of its period or of a later one, counts for the period told last: periods never overlap, none is told before it
+is over, and nothing is left out.
 """
 
 from collections.abc import Iterable, Sequence

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -92,3 +93,10 @@ class Places:
 
 def _keys(owner: str, host: str) -> Sequence[Hashable]:
     return ("all", ("owner", owner), ("host", host))
+
+
+def host_of(url: str) -> str:
+    """The host and port a webhook's URL leads to, however it is spelled: other spellings are no other host."""
+    parts = urlsplit(url)
+    default = 80 if parts.scheme == "http" else 443
+    return f"{(parts.hostname or '').removesuffix('.')}:{parts.port or default}"

@@ -86,6 +86,11 @@ def is_held(run: RedriveRun, name: str, now: datetime) -> bool:
     return run.holder == name and run.held_until is not None and run.held_until > now
 
 
+def is_running_out(run: RedriveRun, now: datetime) -> bool:
+    """Whether half of the hold is over: what is in hand may take longer than a hold lasts."""
+    return run.held_until is not None and run.held_until - now < HOLD / 2
+
+
 def taken(run: RedriveRun, name: str, now: datetime) -> RedriveRun:
     return replace(run, holder=name, held_until=now + HOLD, updated_at=now)
 
@@ -114,6 +119,11 @@ def moved(run: RedriveRun, portion: Portion | None, name: str, now: datetime) ->
 
 def cancelling(run: RedriveRun, now: datetime) -> RedriveRun:
     return replace(run, state=RedriveState.CANCELLING, updated_at=now)
+
+
+def was_only_cancelled(before: RedriveRun, run: RedriveRun) -> bool:
+    """Whether its owner's cancellation is all that has happened to it."""
+    return run == replace(before, state=RedriveState.CANCELLING, updated_at=run.updated_at)
 
 
 def named_portion(job: Redrive, position: int | None) -> Portion | None:

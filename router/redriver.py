@@ -35,14 +35,18 @@ from router.redrive_runs import (
     counted,
     is_held,
     is_open,
+    is_running_out,
     moved,
     named_portion,
     not_before,
     page_size,
     taken,
+    was_only_cancelled,
 )
 
 LOOK_EVERY_S: Final = 1.0
+NOT_UNDERSTOOD_S: Final = 60.0
+"""How long a redrive whose records cannot be read is left alone."""
 CEILING_PER_S: Final = 200.0
 """What all redrives of one router have together."""
 
@@ -66,9 +70,12 @@ class _Pace:
     own: TokenBucket
     shared: list[TokenBucket]
 
-    async def wait(self) -> None:
-        while (wait_s := max(self.own.wait_s(self.clock.now()), self.shared[0].wait_s(self.clock.now()))) > 0:
-            await anyio.sleep(wait_s)
+    def wait_s(self) -> float:
+        """How long until both have a token; 0 when they do."""
+        now = self.clock.now()
+        return max(self.own.wait_s(now), self.shared[0].wait_s(now))
+
+    def take(self) -> None:
         now = self.clock.now()
         self.own, self.shared[0] = self.own.taken(now), self.shared[0].taken(now)
 
@@ -113,15 +120,22 @@ class Redriver:
     async def _work(self, named: OpenRedrive) -> None:
         """Work at one redrive until it has ended, or another router is at it."""
         try:
-            job = await _patiently(partial(self._store.redrive, named))
-            if job is None:
-                await _patiently(partial(self._store.close, named))
-                return
-            pace = _Pace(clock=self._clock, own=TokenBucket(per_s=job.rate_per_s), shared=self._shared)
-            while await self._step_safely(job, pace):
-                pass
+            await self._work_at(named)
+        except PostroomError as error:
+            # A record nobody understands must not stop the other redrives, nor end the router.
+            log.exception("redrive_not_understood", redrive_id=named.id, exc_info=error)
+            await anyio.sleep(NOT_UNDERSTOOD_S)
         finally:
             self._at_work.discard(named.id)
+
+    async def _work_at(self, named: OpenRedrive) -> None:
+        job = await _patiently(partial(self._store.redrive, named))
+        if job is None:
+            await _patiently(partial(self._store.close, named))
+            return
+        pace = _Pace(clock=self._clock, own=TokenBucket(per_s=job.rate_per_s), shared=self._shared)
+        while await self._step_safely(job, pace):
+            pass
 
     async def _step_safely(self, job: Redrive, pace: _Pace) -> bool:
         try:
@@ -145,7 +159,7 @@ class Redriver:
             return False
         if not is_held(held.run, self._name, now):
             held = await self._take(job, held)
-        tally = await self._deal_with(job, held.run, pace)
+        held, tally = await self._deal_with(job, held, pace)
         portion = await self._next(job, held.run)
         held = await self._write_down(job, held, tally, portion)
         return is_open(held.run)
@@ -155,20 +169,42 @@ class Redriver:
         run = taken(held.run, self._name, self._clock.now())
         return await self._store.set_run(job.id, run, expected_seq=held.seq)
 
-    async def _deal_with(self, job: Redrive, run: RedriveRun, pace: _Pace) -> Tally:
+    async def _deal_with(self, job: Redrive, held: RunHeld, pace: _Pace) -> tuple[RunHeld, Tally]:
         tally = Tally()
-        for ulid in run.in_hand:
-            if run.state is RedriveState.CANCELLING:
-                if await self._desk.is_redriven_by(ulid, job):
+        for ulid in held.run.in_hand:
+            held = await self._turn(job, held, pace)
+            if held.run.state is RedriveState.CANCELLING:
+                if await self._was_redriven(ulid, job):
                     tally.count(Redriven())
                 continue
-            await pace.wait()
             began_s = self._stopwatch()
             tally.count(await self._redriven(ulid, job))
             if (rest := rest_s(self._stopwatch() - began_s)) > 0:
                 self._metrics.rested(rest)
                 await anyio.sleep(rest)
-        return tally
+        return held, tally
+
+    async def _turn(self, job: Redrive, held: RunHeld, pace: _Pace) -> RunHeld:
+        """Wait for a token, and hold on to the redrive meanwhile; one that is cancelled needs no token."""
+        while True:
+            held = await self._held_on(job, held)
+            if held.run.state is RedriveState.CANCELLING:
+                return held
+            if (wait_s := pace.wait_s()) == 0:
+                pace.take()
+                return held
+            await anyio.sleep(wait_s)
+
+    async def _held_on(self, job: Redrive, held: RunHeld) -> RunHeld:
+        """The run, held for longer where that is due. Raises `Stale` when another router has it."""
+        now = self._clock.now()
+        if not is_running_out(held.run, now):
+            return held
+        run = taken(held.run, self._name, now)
+        try:
+            return await _patiently(partial(self._store.set_run, job.id, run, expected_seq=held.seq))
+        except Stale:
+            return await self._cancelled_meanwhile(job, held)
 
     async def _redriven(self, ulid: str, job: Redrive) -> Passage:
         """A message nobody understands must not hide those behind it, nor end the router."""
@@ -177,6 +213,13 @@ class Redriver:
         except PostroomError as error:
             log.exception("redrive_failed", redrive_id=job.id, message_id=ids.message_id(ulid), reason=error.code)
             return Refused(error.code)
+
+    async def _was_redriven(self, ulid: str, job: Redrive) -> bool:
+        try:
+            return await _patiently(partial(self._desk.is_redriven_by, ulid, job))
+        except PostroomError as error:
+            log.exception("redrive_unknown", redrive_id=job.id, message_id=ids.message_id(ulid), reason=error.code)
+            return False
 
     async def _next(self, job: Redrive, run: RedriveRun) -> Portion | None:
         if run.is_last or run.state is RedriveState.CANCELLING:
@@ -213,9 +256,7 @@ class Redriver:
     async def _cancelled_meanwhile(self, job: Redrive, held: RunHeld) -> RunHeld:
         """The run as it is now, if nobody but its owner has touched it. Raises `Stale` otherwise."""
         now = await _patiently(partial(self._store.run, job.id))
-        if now is None or (now.run.holder, now.run.position) != (held.run.holder, held.run.position):
-            raise Stale(job.id, held.seq)
-        if now.run.state is not RedriveState.CANCELLING:
+        if now is None or not was_only_cancelled(held.run, now.run):
             raise Stale(job.id, held.seq)
         return now
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 import structlog
@@ -27,7 +26,7 @@ from contracts.subscriptions import DeliveryTarget, Subscription
 from contracts.tenant_events import ANY_TYPE, EventFilter, EventType, StoredEvent, TenantEvent
 from router import dispatch
 from router.explain import instant
-from router.places import PlaceLimits, Places
+from router.places import PlaceLimits, Places, host_of
 from router.ports import (
     Directory,
     EventLog,
@@ -156,14 +155,20 @@ class Dispatcher:
         if (then := dispatch.not_before(held.mark, self._name, now)) is not None:
             await anyio.sleep((then - now).total_seconds())
             return True
-        if not dispatch.is_held(held.mark, self._name, now + timedelta(seconds=self._timeout_s)):
-            mark = dispatch.taken(held.mark, self._name, self._hold_until(now))
-            held = await self._store.set_mark(subscription.id, mark, expected_seq=held.seq)
-        host = urlsplit(subscription.webhook_url or "").netloc
-        async with self._places.place(subscription.owner, host):
+        # The hold is counted from here: waiting for a place may take longer than it lasts.
+        async with self._places.place(subscription.owner, host_of(subscription.webhook_url or "")):
+            held = await self._held(subscription, held)
             result = await self._post(subscription, events)
         await self._settle(subscription, held, events, result)
         return True
+
+    async def _held(self, subscription: Subscription, held: MarkHeld) -> MarkHeld:
+        """Held by this router for as long as a POST may take. Raises `Stale` when another took it meanwhile."""
+        now = self._clock.now()
+        if dispatch.is_held(held.mark, self._name, now + timedelta(seconds=self._timeout_s)):
+            return held
+        mark = dispatch.taken(held.mark, self._name, self._hold_until(now))
+        return await self._store.set_mark(subscription.id, mark, expected_seq=held.seq)
 
     def _hold_until(self, now: datetime) -> datetime:
         return now + timedelta(seconds=self._timeout_s + HOLD_MARGIN_S)

@@ -7,7 +7,6 @@ due ──▶ its receiver's line ──breaker, rate, places──▶ delivery 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 import structlog
@@ -18,7 +17,7 @@ from contracts.errors import Unavailable
 from contracts.records import Agent
 from router.breaker import Circuit
 from router.metrics import WebhookMetrics
-from router.places import PlaceLimits, Places
+from router.places import PlaceLimits, Places, host_of
 from router.ports import Directory, PostResult
 from router.receivers import Postpone, Receiver
 from router.webhook_delivery import WebhookDelivery
@@ -81,7 +80,7 @@ class Webhooks:
             return
         if await self._rests(agent, receiver):
             return
-        host = urlsplit(agent.webhook_url or "").netloc
+        host = host_of(agent.webhook_url or "")
         await self._places.take(agent.owner, host)
         now = self._clock.now()
         # While it stood in line, another delivery may have failed.

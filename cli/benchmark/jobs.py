@@ -153,7 +153,7 @@ async def webhook_hung(
     await _until(lambda: len(heard) == hung_count)
     neighbour.on_arrival = None
     missing = {"neighbour did not hang": n_free, "held webhook missing": hung_count - len(heard)}
-    return _with_failures(result, {**posts["failures"], **{fault: n for fault, n in missing.items() if n}})
+    return _with_failures(result, {**posts["failures"], **{fault: n for fault, n in missing.items() if n > 0}})
 
 
 async def webhooks(*, requests: Sequence[JsonObject], receiver: Receiver, count: int) -> JsonObject:

@@ -97,7 +97,7 @@ async def change_cue(cue_id: str, wanted: CueChange, caller: Caller, house: Hous
 
 @endpoints.delete("/v1/cues/{cue_id}", status_code=204)
 async def delete_cue(cue_id: str, caller: Caller, house: House) -> Answer:
-    """Delete a cue; what it has sent goes on."""
+    """Delete a cue. What it has sent goes on, but for what still waits for its own URL: that ends."""
     await house.cues.delete(cue_id, caller)
     return Answer(b"", 204)
 

@@ -71,6 +71,8 @@ async def list_dead_letters(
 @endpoints.post("/v1/messages/{message_id}/redrive", status_code=201, responses={201: {"model": PeerMessageView}})
 async def redrive_one(message_id: str, caller: Caller, house: House) -> Answer:
     """Deliver a dead letter once more, as a new execution; the gates are asked again."""
+    found = await house.parts.service.find_message(message_id, caller)
+    await house.intake.readdressed(found.history.message, caller)
     return _answer(await house.parts.service.redrive(message_id, caller), 201)
 
 

@@ -15,7 +15,6 @@ from contracts.records import Agent
 from contracts.words import Reason
 from infra.directory_store import DirectoryReader
 from infra.embedded import NatsEndpoint, RedisEndpoint
-from router.cue_turns import MAX_FIRES
 from tests.cue_rig import CueRig
 from tests.event_rig import events_until
 from tests.http_rig import Json, code_of, expect, running_rig
@@ -369,61 +368,6 @@ async def test_a_grant_that_was_withdrawn_ends_what_a_cue_may_send(cues: CueRig)
         told = await cues.until(cue, lambda each: each["failed_count"] == 1)
 
     assert told["executions"][0]["error_message"] == "agent_not_found"
-
-
-async def test_a_grant_that_was_withdrawn_ends_what_a_cue_tells_of_its_failures(cues: CueRig) -> None:
-    await cues.rig.eve.agent("open", "inbox", external_addressable=True)
-    await cues.rig.eve.post("/v1/grants", {"owner": "max"}, status=201)
-    cue = await cues.cue(schedule={"cron": "0 0 1 1 *"}, on_failure={"to": "open@eve"})
-    await cues.rig.eve.delete("/v1/grants/max", status=204)
-    async with cues.router():
-        fired = await cues.rig.max.post(f"/v1/cues/{cue['id']}/fire")
-        await cues.rig.max.post(f"/v1/executions/{fired['id']}/outcome", {"success": False, "error": "no ink"})
-        await cues.until(cue, lambda each: each["failed_count"] == 1, 15)
-
-    assert (await cues.rig.eve.get("/v1/agents/open/inbox"))["messages"] == []
-
-
-async def test_a_fire_on_demand_the_cue_was_never_told_of_is_noted_by_its_repetition(cues: CueRig) -> None:
-    """A gateway that dies between the message and the note leaves the one without the other."""
-    cue = await cues.cue()
-    path, once = f"/v1/cues/{cue['id']}/fire", {"Idempotency-Key": "once"}
-    fired = await cues.rig.max.post(path, headers=once)
-    await cues.rewrite(cue, lambda record: replace(record, fires=(), n_fired=0))
-    for _ in range(2):
-        assert (await cues.rig.max.post(path, headers=once))["replayed"]
-    told = await cues.read(cue)
-
-    assert ([each["id"] for each in told["executions"]], told["run_count"]) == ([fired["id"]], 1)
-
-
-async def test_a_forgotten_fire_is_not_noted_again(cues: CueRig) -> None:
-    cue = await cues.cue()
-    path, once = f"/v1/cues/{cue['id']}/fire", {"Idempotency-Key": "once"}
-    fired = await cues.rig.max.post(path, headers=once)
-    for _ in range(MAX_FIRES):
-        await cues.rig.max.post(path)
-    await cues.rig.max.post(path, headers=once)
-    told = await cues.read(cue)
-
-    assert fired["id"] not in [each["id"] for each in told["executions"]]
-    assert told["run_count"] == MAX_FIRES + 1
-
-
-async def test_a_router_forgets_the_fires_of_a_deleted_cue(cues: CueRig) -> None:
-    gone, kept = await cues.cue(), await cues.cue(name="kept")
-    async with cues.router() as runner:
-        fired = [await cues.rig.max.post(f"/v1/cues/{each['id']}/fire") for each in (gone, kept)]
-        with anyio.fail_after(10):
-            while len(runner.followed) < 2:
-                await anyio.sleep(0.02)
-        await cues.rig.max.delete(f"/v1/cues/{gone['id']}", status=204)
-        for each in fired:
-            await cues.rig.max.post(f"/v1/executions/{each['id']}/outcome", {"success": True})
-        await cues.until(kept, lambda each: each["succeeded_count"] == 1, 15)
-        with anyio.fail_after(10):
-            while runner.followed:
-                await anyio.sleep(0.02)
 
 
 def _with_next(record: Cue, at: datetime) -> Cue:

@@ -13,6 +13,7 @@ from contracts.subscriptions import SubscriptionMark, mark_key
 from gateway.ports import Write
 from infra.clock import SystemClock
 from infra.embedded import NatsEndpoint, RedisEndpoint
+from router.places import PlaceLimits
 from tests.event_rig import event_router, events_until
 from tests.http_rig import Json, Rig, code_of, running_rig
 from tests.http_server import until
@@ -209,6 +210,29 @@ async def test_one_hanging_receiver_delays_no_other(rig: Rig) -> None:
             with anyio.fail_after(1.2):
                 await rig.max.send("other", delivery_mode="inbox")
                 await until(lambda: len(quick.bodies) == 1)
+
+
+async def test_whoever_waits_for_a_place_holds_the_subscription_from_the_post_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held while it waits, the hold would be over before the post is, and another router would post as well."""
+    monkeypatch.setattr("router.subscriptions.AT_ONCE", PlaceLimits(per_host=1))
+    monkeypatch.setattr("router.subscriptions.HOLD_MARGIN_S", 0.2)
+    await rig.max.agent("other", "inbox")
+    with running_receiver(delay_s=1.5) as slow:
+        async with event_router(rig):
+            await webhook(rig, slow)
+            body = {"event_type": "message.delivered", "delivery_target": "webhook", "webhook_url": slow.url}
+            second = await rig.max.post("/v1/agents/other/subscriptions", body, status=201)
+            await rig.max.send("notes", delivery_mode="inbox")
+            await until(lambda: len(slow.bodies) == 1)
+            await rig.max.send("other", delivery_mode="inbox")
+            await until(lambda: len(slow.bodies) == 2)
+            found = await rig.gateway.parts.store.get(mark_key(second["id"]), SubscriptionMark, fresh=True)
+
+    assert found is not None
+    assert found.record.held_until is not None
+    assert found.record.held_until - SystemClock().now() > timedelta(seconds=1)
 
 
 async def acked(rig: Rig) -> int | None:

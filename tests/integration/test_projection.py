@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import Unavailable
@@ -18,6 +18,7 @@ from router.ports import Row
 from tests.redis_rows import AGENT, OWNER, SENDER, Store, connected, row, running_store
 
 INBOX = (State.IN_INBOX, State.INBOX_DELIVERED, State.INBOX_READ)
+SOME = (*INBOX, State.QUEUED, State.DELIVERED)
 numbers = itertools.count(1)
 
 
@@ -204,13 +205,23 @@ async def test_sequences_are_exact_up_to_two_to_the_fifty_third(store: Store) ->
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
-        st.tuples(st.sampled_from(INBOX), st.sampled_from((Channel.BG, Channel.LIVE)), st.booleans()), max_size=40
+        st.tuples(st.sampled_from(SOME), st.sampled_from((Channel.BG, Channel.LIVE)), st.booleans()), max_size=40
     ),
     limit=st.integers(1, 7),
     oldest_first=st.booleans(),
-    states=st.sets(st.sampled_from(INBOX)),
-    channel=st.none() | st.sampled_from((Channel.BG, Channel.LIVE)),
+    states=st.sets(st.sampled_from(SOME)),
+    channel=st.none() | st.sampled_from((Channel.BG, Channel.LIVE, Channel.INBOX)),
+    agent=st.none() | st.just(AGENT),
     sender=st.none() | st.just(SENDER),
+)
+@example(
+    rows=[(State.IN_INBOX, Channel.BG, False), (State.QUEUED, Channel.BG, False)],
+    limit=1,
+    oldest_first=True,
+    states={State.IN_INBOX, State.QUEUED},
+    channel=Channel.INBOX,
+    agent=AGENT,
+    sender=None,
 )
 async def test_walking_the_pages_gives_every_match_once_and_in_order(
     redis_server: RedisEndpoint,
@@ -220,6 +231,7 @@ async def test_walking_the_pages_gives_every_match_once_and_in_order(
     oldest_first: bool,
     states: set[State],
     channel: Channel | None,
+    agent: str | None,
     sender: str | None,
 ) -> None:
     written: list[Row] = [
@@ -234,7 +246,7 @@ async def test_walking_the_pages_gives_every_match_once_and_in_order(
     ]
     query = Query(
         owner=OWNER,
-        agent_id=AGENT,
+        agent_id=agent,
         states=tuple(sorted(states)),
         channel=channel,
         sender_agent_id=sender,

@@ -157,6 +157,13 @@ async def test_a_router_counts_attempts_answers_open_breakers_places_and_receive
     assert counted("_receivers_disabled_total", reason="receiver_gone") == 1
 
 
+async def test_a_disabled_callback_is_told_with_its_cue(post: Installation) -> None:
+    async with receiving(status=410) as receiver, post.new_worker():
+        hidden = await post.agent(Channel.WEBHOOK, webhook_url=receiver.url, webhook_secret=SECRET, cue_id="cue_1")
+        await post.until(await post.send(hidden), "webhook_exhausted")
+        assert [event["cue_id"] for event in await told(post, "webhook.disabled")] == ["cue_1"]
+
+
 async def test_a_receiver_that_takes_something_now_and_then_is_not_disabled(post: Installation) -> None:
     async with receiving(status=500) as receiver, post.new_worker():
         agent = await hooked(post, receiver)

@@ -113,10 +113,11 @@ async def test_a_neighbour_holds_its_answers_meanwhile_and_gives_them_all_afterw
         async with anyio.create_task_group() as tasks:
 
             async def look() -> None:
-                while not held:
-                    await anyio.sleep(0.001)
-                    if neighbour.held == HUNG_IN_FLIGHT:
-                        held.append(neighbour.held)
+                with anyio.move_on_after(5):
+                    while not held:
+                        await anyio.sleep(0.001)
+                        if neighbour.held == HUNG_IN_FLIGHT:
+                            held.append(neighbour.held)
 
             tasks.start_soon(look)
             result = await beside_hung(receiver, neighbour, built)

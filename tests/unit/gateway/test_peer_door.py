@@ -28,5 +28,13 @@ def test_every_other_request_stays_as_it_is(path: str) -> None:
     assert at_the_root(scope) is scope
 
 
+@pytest.mark.parametrize("path", ["/cueapi/metrics", "/cueapi/readyz", "/cueapi/", "/cueapi/v1"])
+def test_nothing_but_the_api_has_a_second_way_in(path: str) -> None:
+    """A proxy that keeps the metrics in keeps them in by their path."""
+    scope = request(path)
+
+    assert at_the_root(scope) is scope
+
+
 def test_only_the_first_part_is_taken_away() -> None:
-    assert at_the_root(request("/cueapi/cueapi/v1/x"))["path"] == "/cueapi/v1/x"
+    assert at_the_root(request("/cueapi/v1/cueapi/v1/x"))["path"] == "/v1/cueapi/v1/x"

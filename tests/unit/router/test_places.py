@@ -4,7 +4,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from router.places import PlaceLimits, Places
+from router.places import PlaceLimits, Places, host_of
 
 LIMITS = PlaceLimits(in_all=4, per_owner=3, per_host=2)
 
@@ -62,3 +62,16 @@ async def test_a_place_is_freed_when_its_block_fails() -> None:
         async with places.place("max", "a"):
             raise RuntimeError
     assert places.taken == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://Hooks.Example/x", "https://hooks.example:443/y?z", "https://hooks.example./", "HTTPS://HOOKS.EXAMPLE"],
+)
+def test_a_host_is_the_same_however_it_is_spelled(url: str) -> None:
+    assert host_of(url) == "hooks.example:443"
+
+
+def test_another_port_is_another_host() -> None:
+    assert host_of("http://[::1]:3000/hook") == "::1:3000"
+    assert host_of("http://hooks.example/") == "hooks.example:80"
