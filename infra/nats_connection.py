@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 WATCH_S: Final = 0.25
 """nats-py reports a closed client only after its socket has closed, which a silent peer can delay for ever."""
+UP_POLL_S: Final = 0.005
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024
 """What may wait for a socket that takes nothing before a publish is refused."""
 NO_RESPONDERS: Final = "503"
@@ -200,6 +201,10 @@ class Broker:
         """Wait for a connection; raises `Unavailable` after `timeout_s` seconds without one."""
         with anyio.move_on_after(timeout_s):
             await self._up.wait()
+            while not self.is_up:
+                # Lost this moment, and the supervisor has not run since: whoever asks again must let it.
+                await anyio.sleep(UP_POLL_S)
+                await self._up.wait()
             return
         raise Unavailable("broker_unavailable", f"cannot connect to the broker: {self._last_error or 'no answer'}")
 

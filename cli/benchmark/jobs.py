@@ -27,6 +27,7 @@ from cli.benchmark.fanout import run_fanout
 from cli.benchmark.lag import run_lag
 from cli.benchmark.open_loop import run_open
 from cli.benchmark.receiver import Receiver
+from cli.benchmark.signed_posts import run_signed_posts
 from cli.benchmark.webhooks import run_webhooks
 
 JsonObject = dict[str, Any]
@@ -171,6 +172,10 @@ async def webhooks(*, requests: Sequence[JsonObject], receiver: Receiver, count:
 
 async def webhooks_bare(*, receiver: Receiver, in_flight: int, duration_s: float) -> JsonObject:
     return await run_bare_posts(receiver.urls, in_flight=in_flight, duration_s=duration_s)
+
+
+async def webhooks_sent(*, receiver: Receiver, in_flight: int, duration_s: float) -> JsonObject:
+    return await run_signed_posts(receiver.urls, in_flight=in_flight, duration_s=duration_s)
 
 
 async def claims(

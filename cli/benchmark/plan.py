@@ -8,6 +8,7 @@ from cli.benchmark import message
 from cli.benchmark.fleet import Hook
 from cli.benchmark.house import POLL_MESSAGES, House
 from cli.benchmark.stored import Stored
+from router.places import IN_ALL
 
 IN_FLIGHT: Final = (1, 16, 64)
 BATCH: Final = 64
@@ -32,7 +33,10 @@ TOLD: Final = ("message.accepted", "message.delivered")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One measurement of one round: a job of the workload and its arguments. `is_floor` says whose figure it is."""
+    """One measurement of one round: a job of the workload and its arguments.
+
+    `is_floor` says that the installation has no part in it: nothing has to settle afterwards.
+    """
 
     name: str
     job: str
@@ -92,12 +96,14 @@ def round_over_stored(scene: Scene, stored: Stored) -> list[Measure]:
 
 
 def round_to_webhooks(scene: Scene, fleet: Sequence[Hook]) -> list[Measure]:
-    """What one round measures of webhooks to many hosts: aiohttp alone, then the product."""
+    """What one round measures of webhooks to many hosts: aiohttp alone, the sender alone, the whole product."""
     bare = {"in_flight": max(IN_FLIGHT), "duration_s": scene.duration_s}
+    sent = {"in_flight": IN_ALL, "duration_s": scene.duration_s}
     requests = [_parsed(_post(scene, "webhook", hook.agent)) | {"key": hook.key} for hook in fleet]
     args = {"requests": requests, "count": scene.count(WEBHOOKS_PER_S)}
     return [
         Measure(name=f"{WEBHOOKS}_bare", job="webhooks_bare", args=bare, is_floor=True),
+        Measure(name=f"{WEBHOOKS}_sent", job="webhooks_sent", args=sent, is_floor=True),
         Measure(name=WEBHOOKS, job="webhooks", args=args),
     ]
 

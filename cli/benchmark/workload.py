@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from cli.benchmark.jobs import JOBS, Job, webhook, webhook_hung, webhooks, webhooks_bare
+from cli.benchmark.jobs import JOBS, Job, webhook, webhook_hung, webhooks, webhooks_bare, webhooks_sent
 from cli.benchmark.receiver import Receivers, all_receiving
 
 
@@ -32,6 +32,7 @@ async def _carry_out(order: dict[str, Any], receivers: Receivers) -> dict[str, A
         "webhook_hung": partial(webhook_hung, receiver=receivers.one, neighbour=receivers.neighbour),
         "webhooks": partial(webhooks, receiver=receivers.many),
         "webhooks_bare": partial(webhooks_bare, receiver=receivers.many),
+        "webhooks_sent": partial(webhooks_sent, receiver=receivers.many),
     }
     # A collection in the middle of a measurement would count as the server's delay.
     gc.collect()

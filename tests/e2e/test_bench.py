@@ -17,6 +17,7 @@ MEASURED = (
     "webhook_hung",
     "webhooks",
     "webhooks_bare",
+    "webhooks_sent",
     *(f"{keys}_key_{n}" for keys in ("own", "same") for n in (8, 64)),
     *(f"poll_stored_{much}_{where}_{n}" for much in ("few", "many") for where in ("newest", "deep") for n in (1, 16)),
 )

@@ -93,6 +93,14 @@ async def test_the_connection_survives_the_broker_s_death(own_nats: EmbeddedNats
     assert (lost, gaps) == ([True], [1])
 
 
+async def test_who_waits_for_a_connection_has_one_afterwards(own_nats: EmbeddedNats) -> None:
+    async with connected(own_nats.endpoint.url) as broker:
+        for _ in range(3):
+            await broker.client().close()
+            await broker.wait_up(5)
+            assert broker.is_up
+
+
 async def test_an_unknown_error_of_the_broker_costs_one_connection(own_nats: EmbeddedNats) -> None:
     heard: list[bytes] = []
     async with connected(own_nats.endpoint.url) as broker:

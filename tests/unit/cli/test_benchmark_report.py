@@ -185,6 +185,16 @@ def test_every_goal_reads_measurements_a_round_takes() -> None:
     assert asked == {*measured, WITHOUT, WITH}
 
 
+@pytest.mark.parametrize("measure", ["webhooks_sent", "webhooks"])
+def test_webhooks_have_their_goal_for_the_sender_alone_and_through_the_ledger(measure: str) -> None:
+    (row,) = (judge(each, [{measure: {"per_s": 4_000}}]) for each in GOALS if is_limit_of(each, measure))
+    assert verdict(row) == "no, by 20 %"
+
+
+def is_limit_of(each: Goal, measure: str) -> bool:
+    return each.product.measure == measure and each.floor is None
+
+
 AGENTS = ("inbox", "live", "webhook", "hung", "poll", "lag", "few", "many", "sentinel")
 
 

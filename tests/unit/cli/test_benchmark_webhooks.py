@@ -1,7 +1,7 @@
 """Webhooks in the benchmark: what does not arrive, is not recorded or does not hang as it should is a failure."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
@@ -12,7 +12,9 @@ from anyio.abc import TaskGroup
 from cli.benchmark import jobs, webhooks
 from cli.benchmark.bare_posts import run_bare_posts
 from cli.benchmark.jobs import HUNG_IN_FLIGHT, JsonObject
+from cli.benchmark.message import VIEW
 from cli.benchmark.receiver import HOSTS, Receiver, many_hosts, receiving
+from cli.benchmark.signed_posts import run_signed_posts
 
 ACCEPTED_AT, ENDED_AT = "2000-01-01T00:00:00.000Z", "2000-01-01T00:00:02.000Z"
 EXPECTED = {"status": 201, "members": ["id"], "parsed_share": 1}
@@ -60,6 +62,26 @@ async def product() -> AsyncIterator[Product]:
         finally:
             await runner.cleanup()
             tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def hook(status: int = 200) -> AsyncIterator[tuple[str, list[tuple[Mapping[str, str], bytes]]]]:
+    """A receiver that keeps what it was sent, headers and body: its URL, and what it has."""
+    requests: list[tuple[Mapping[str, str], bytes]] = []
+
+    async def keep(request: web.Request) -> web.Response:
+        requests.append((request.headers, await request.read()))
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_post("/hook", keep)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook", requests
+    finally:
+        await runner.cleanup()
 
 
 def request_to(receiver_url: str, built: Product, key: str = "k") -> JsonObject:
@@ -141,6 +163,33 @@ async def test_posts_without_the_product_are_counted_and_a_lost_receiver_is_a_fa
     bad = await run_bare_posts(["http://127.0.0.1:1/"], in_flight=1, duration_s=0.05)
     assert bad["n"] == 0
     assert bad["failures"]["ClientConnectorError"] > 0
+
+
+async def test_posts_of_the_sender_alone_are_signed_each_with_an_id_of_its_own() -> None:
+    async with hook() as (url, requests):
+        result = await run_signed_posts([url], in_flight=2, duration_s=0.05)
+    assert (result["n"], result["failed"]) == (len(requests), 0)
+    assert len({headers["webhook-id"] for headers, _ in requests}) == len(requests) > 1
+    assert {body for _, body in requests} == {VIEW}
+    assert all(headers["webhook-signature"].startswith("v1,") for headers, _ in requests)
+    assert all(headers["webhook-timestamp"].isdigit() for headers, _ in requests)
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [("http://169.254.169.254/", "blocked_address"), ("http://127.0.0.1:8/", "connect_failed")],
+    ids=["out of bounds", "nobody listens"],
+)
+async def test_a_post_the_sender_does_not_get_through_is_a_failure(url: str, fault: str) -> None:
+    result = await run_signed_posts([url], in_flight=1, duration_s=0.05)
+    assert result["n"] == 0
+    assert result["failures"].keys() == {fault}
+
+
+async def test_a_post_of_the_sender_that_is_answered_otherwise_than_200_is_a_failure() -> None:
+    async with hook(status=500) as (url, requests):
+        result = await run_signed_posts([url], in_flight=1, duration_s=0.05)
+    assert (result["n"], result["failures"]) == (0, {"status 500": len(requests)})
 
 
 async def test_each_of_many_hosts_has_an_address_of_its_own() -> None:
