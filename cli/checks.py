@@ -1,28 +1,33 @@
 """`postroom test` and `postroom lint`: what a change to the product itself has to pass."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import typer
 
 from cli.failures import Failure
 from cli.places import root
 
+PROGRAMS: Final = ("tests/e2e", "tests/faults")
 PASS_THROUGH: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def test(context: typer.Context) -> None:
-    """Run the tests; without a path among the arguments: all of them. Arguments go to pytest.
+    """Run the tests: all of them, or what the arguments, which go to pytest, select.
+
+    All of them run as two pytests side by side, because those with whole programs wait most of their time.
 
     Example: postroom test tests/unit -k attestation
     """
-    raise typer.Exit(_run([sys.executable, "-m", "pytest", *context.args]))
+    raise typer.Exit(_run(_pytest(*context.args)) if context.args else _all_tests())
 
 
 def lint() -> None:
@@ -33,6 +38,26 @@ def lint() -> None:
     failed = [name for name, argv in _linters() if not _passes(name, argv)]
     if failed:
         raise Failure(f"failed: {', '.join(failed)}")
+
+
+def _all_tests() -> int:
+    """Run the programs' tests behind the others; show what they said after those. The first status that is not 0."""
+    with tempfile.TemporaryFile() as said, _started(_pytest(*PROGRAMS), said) as programs:
+        try:
+            status = _run(_pytest(*(f"--ignore={path}" for path in PROGRAMS)))
+            print(f"== {' '.join(PROGRAMS)}, run beside", flush=True)
+            beside = programs.wait()
+        except BaseException:
+            programs.terminate()
+            raise
+        said.seek(0)
+        shutil.copyfileobj(said, sys.stdout.buffer)
+        sys.stdout.flush()
+    return status or beside
+
+
+def _pytest(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", *arguments]
 
 
 def _linters() -> Sequence[tuple[str, Sequence[str | Path]]]:
@@ -58,9 +83,16 @@ def _passes(name: str, argv: Sequence[str | Path]) -> bool:
 
 def _run(argv: Sequence[str | Path]) -> int:
     """Run a tool of the development set in the source tree; its own exit status is ours."""
-    tree = root()
-    path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
     try:
-        return subprocess.run(argv, cwd=tree, env=os.environ | {"PYTHONPATH": path}, check=False).returncode
+        return subprocess.run(argv, cwd=root(), env=_environment(), check=False).returncode
     except FileNotFoundError as missing:
         raise Failure(f"{missing.filename} is not installed; it belongs to the extra `dev`") from None
+
+
+def _started(argv: Sequence[str | Path], output: IO[bytes]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(argv, cwd=root(), env=_environment(), stdout=output, stderr=subprocess.STDOUT)
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(root()), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path}
