@@ -51,6 +51,13 @@ Metadata = Annotated[str | None, typer.Option("--metadata", metavar="JSON", help
 Name = Annotated[str | None, typer.Option("--display-name", help="For people.")]
 Special = Annotated[str | None, typer.Option("--specialization", help="For people and senders.")]
 Tool = Annotated[list[str] | None, typer.Option("--tool", help="May be repeated.")]
+KindOption = Annotated[str | None, typer.Option("--kind", help="What it is selected by, e.g. llm.")]
+Capability = Annotated[
+    list[str] | None,
+    typer.Option("--capability", metavar="KEY=VALUE", help="What it is selected by; JSON or text; may be repeated."),
+]
+Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
+Config = Annotated[str | None, typer.Option("--config", metavar="JSON", help="A JSON object; kept and shown.")]
 Style = Annotated[WorkStyle | None, typer.Option("--work-style", help="How it works; no routing decision.")]
 
 
@@ -69,6 +76,13 @@ def create(
     specialization: Special = None,
     tool: Tool = None,
     work_style: Style = None,
+    kind: KindOption = None,
+    capability: Capability = None,
+    description: Description = None,
+    config: Config = None,
+    service_account: Annotated[
+        str | None, typer.Option("--service-account", metavar="ID", help="The account behind it, for life.")
+    ] = None,
     owner: Annotated[str | None, typer.Option(help="Another owner than yours; needs an admin key.")] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -80,7 +94,9 @@ def create(
     """
     profile = _profile(display_name, specialization, tool, work_style)
     fields = _fields(can, preferred, heartbeat_age_s, window_s, attestation, webhook_url, status, metadata, profile)
-    body = {"slug": slug, **fields, **({"owner": owner} if owner else {})}
+    named = {"slug": slug, "owner": owner, "service_account_id": service_account}
+    nature = _nature(kind, capability, description, config)
+    body = {**{field: value for field, value in named.items() if value is not None}, **fields, **nature}
     with connect(url, api_key) as api:
         _print(api.post("/v1/agents", body), as_json)
 
@@ -103,8 +119,8 @@ def list_(
         print_json(answer)
         return
     rows = [(each["address"], each["id"], ",".join(each["delivery_capabilities"]), each["preferred_contact"],
-             len(each["live_sessions"]), each["status"]) for each in answer["agents"]]  # fmt: skip
-    print_table(("address", "id", "can", "preferred", "live sessions", "status"), rows)
+             len(each["live_sessions"]), each["presence"], each["status"]) for each in answer["agents"]]  # fmt: skip
+    print_table(("address", "id", "can", "preferred", "live sessions", "presence", "status"), rows)
     if answer.get("next_cursor"):
         typer.echo(f"more: --cursor {answer['next_cursor']}", err=True)
 
@@ -158,17 +174,21 @@ def update(
     specialization: Special = None,
     tool: Tool = None,
     work_style: Style = None,
+    kind: KindOption = None,
+    capability: Capability = None,
+    description: Description = None,
+    config: Config = None,
     as_json: AsJson = False,
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Change what is named and nothing else. --can names the whole new set.
+    """Change what is named and nothing else. --can and --capability name the whole new set.
 
     Example: postroom agents update cue-mac-app --preferred bg
     """
     profile = _profile(display_name, specialization, tool, work_style)
     fields = _fields(can, preferred, heartbeat_age_s, window_s, attestation, webhook_url, status, metadata, profile)
-    body = fields | ({"slug": slug} if slug else {})
+    body = fields | _nature(kind, capability, description, config) | ({"slug": slug} if slug else {})
     if not body:
         raise Misused("nothing to change was named")
     with connect(url, api_key) as api:
@@ -205,7 +225,7 @@ def _fields(
         "attestation": attestation and attestation.value,
         "webhook_url": webhook_url,
         "status": status and status.value,
-        "metadata": _object(metadata) if metadata else None,
+        "metadata": _object(metadata, "--metadata") if metadata else None,
         "profile": profile or None,
     }
     return {field: value for field, value in named.items() if value is not None}
@@ -221,13 +241,36 @@ def _profile(name: str | None, special: str | None, tools: list[str] | None, sty
     return {field: value for field, value in named.items() if value is not None}
 
 
-def _object(text: str) -> JsonObject:
+def _nature(
+    kind: str | None, capabilities: list[str] | None, description: str | None, config: str | None
+) -> JsonObject:
+    """What the agent is, as far as that was said."""
+    named = {
+        "kind": kind,
+        "capabilities": dict(map(_capability, capabilities)) if capabilities else None,
+        "description": description,
+        "config": _object(config, "--config") if config else None,
+    }
+    return {field: value for field, value in named.items() if value is not None}
+
+
+def _capability(text: str) -> tuple[str, Any]:
+    key, is_pair, value = text.partition("=")
+    if not key or not is_pair:
+        raise Misused("--capability takes KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _object(text: str, option: str) -> JsonObject:
     try:
         value = json.loads(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise Misused("--metadata takes a JSON object")
+        raise Misused(f"{option} takes a JSON object")
     return value
 
 
@@ -235,7 +278,9 @@ def _print(agent: JsonObject, as_json: bool) -> None:
     if as_json:
         print_json(agent)
         return
-    print(f"{agent['address']}  {agent['id']}  {agent['status']}")
+    print(f"{agent['address']}  {agent['id']}  {agent['status']}, {agent['presence']}")
+    if agent.get("kind") or agent.get("capabilities"):
+        print(f"kind {agent['kind'] or 'unknown'}; capabilities {json.dumps(agent['capabilities'])}")
     print(f"can {', '.join(agent['delivery_capabilities'])}; prefers {agent['preferred_contact'] or 'nothing'}")
     print(f"heartbeat stale after {agent['heartbeat_age_sec']} s; claim window {agent['claim_window_s']} s")
     if agent.get("webhook_url"):

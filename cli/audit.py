@@ -44,6 +44,7 @@ def audit(
     import anyio
 
     from contracts.errors import Unavailable
+    from infra.broker_url import BadBrokerUrl
     from infra.clock import SystemClock
     from infra.logs import configure_logs
     from router.audit import audit as check
@@ -51,6 +52,8 @@ def audit(
     configure_logs("error")
     try:
         histories, unreadable = anyio.run(_read_ledger, _broker(nats_url), prefix)
+    except BadBrokerUrl as error:
+        raise Misused(f"--nats-url: {error}") from None
     except Unavailable as error:
         raise Unreachable(f"{error.code}: {error.message}") from None
     report = check(histories, SystemClock().now(), grace=timedelta(seconds=grace_s))
@@ -61,8 +64,6 @@ def audit(
 
 def _broker(nats_url: str | None) -> str:
     if nats_url is not None:
-        if "://" not in nats_url:
-            raise Misused("--nats-url is nats://user:password@host:port")
         return nats_url
     run = read_run()
     if run is None:

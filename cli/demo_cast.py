@@ -60,11 +60,10 @@ async def recreate_agent(api: AsyncApi, slug: str, fields: JsonObject) -> JsonOb
     return await api.post("/v1/agents", {"slug": slug, **fields})
 
 
-def write_monitor_config(path: Path, *, gateway_url: str, nats_url: str, key_file: Path, state_dir: Path) -> None:
+def write_monitor_config(path: Path, *, gateway_url: str, key_file: Path, state_dir: Path) -> None:
     """The monitor's configuration: live sessions and background work of the first agent."""
     top = {
         "gateway_url": gateway_url,
-        "nats_url": nats_url,
         "key_file": str(key_file),
         "monitor_id": "embedded",
         "state_dir": str(state_dir),

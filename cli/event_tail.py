@@ -7,7 +7,10 @@ from cli.api import Api, JsonObject
 from cli.output import one_line, print_line
 from cli.server_events import follow
 
-TOLD_FIRST = ("state", "reason", "effective_delivery_mode", "channel", "gate", "bundle_count", "label", "slug", "name")
+TOLD_FIRST = (
+    *("state", "reason", "effective_delivery_mode", "channel", "gate", "bundle_count"),
+    *("from", "to", "label", "slug", "name"),
+)
 """What of an event's data a line shows, where it is there."""
 
 

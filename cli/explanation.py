@@ -32,6 +32,7 @@ def message_lines(view: View) -> "Iterator[RenderableType]":
     yield _header(view)
     yield Text(_standing(view))
     yield from map(Text, _context(view))
+    yield from map(Text, _selection(view.get("trace") or []))
     if plan := _plan_of_events(view.get("events") or []):
         yield Text(f"plan  {_plan(plan)}")
     yield trace_table(view.get("trace") or [])
@@ -47,6 +48,7 @@ def route_lines(view: View) -> "Iterator[RenderableType]":
     to = view["to"]
     yield Text(f"{to['slug']}@{to['owner']}  would be sent {view.get('effective_delivery_mode') or 'nowhere'}")
     yield Text(f"asked {_wish(view)} · state {view['state']} ({view['reason']})")
+    yield from map(Text, _selection(view.get("trace") or []))
     yield Text(f"plan  {_plan(view['plan'])}")
     yield trace_table(view.get("trace") or [])
 
@@ -97,6 +99,27 @@ def _context(view: View) -> Iterator[str]:
 def _sender(sender: View) -> str:
     name = sender.get("slug") or sender.get("agent_id")
     return f"from {name}@{sender['owner']}" if name else ""
+
+
+def _selection(trace: Sequence[View]) -> Iterator[str]:
+    """How the receiver came to be chosen, where it was."""
+    for facts in (each["facts"] for each in trace if each["gate"] == "selection"):
+        where = " and ".join(f"{name} is {_values(value)}" for name, value in facts["where"].items())
+        chosen = f"{facts['rank']} of {facts['reachable']} that can be reached"
+        yield f"chosen in {facts['project']} where {one_line(where, 200)}"
+        yield f"  {chosen}, {facts['matched']} that fit, {facts['considered']} looked at · {_state_of(facts)}"
+        others = [f"{one_line(each['slug'])} ({_state_of(each)})" for each in facts.get("runners_up", [])]
+        if others:
+            yield f"  then {', '.join(others)}"
+
+
+def _values(value: Any) -> str:
+    return " or ".join(map(_fact, value)) if isinstance(value, list) else _fact(value)
+
+
+def _state_of(facts: View) -> str:
+    busy = facts["open_executions"]
+    return f"{facts['presence'] or 'presence unknown'}, {'?' if busy is None else busy} open"
 
 
 def _waiting(view: View) -> str:

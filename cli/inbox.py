@@ -20,7 +20,7 @@ EdgeUrl = Annotated[
     str | None,
     typer.Option(
         envvar="POSTROOM_NATS_EDGE_URL",
-        help="With --forward-to: the broker as user edge. Default: the running `postroom up`.",
+        help="With --forward-to: the broker's address, where the gateway does not tell it.",
         show_default=False,
     ),
 ]

@@ -23,6 +23,7 @@ from cli.failures import Failure
 from cli.program import Program, log_tail
 from cli.report import Report
 from infra.embedded import EmbeddedNats, EmbeddedRedis
+from infra.nats_identity import EDGE
 
 HOST: Final = "127.0.0.1"
 MONITOR_GRACE_S: Final = 2.5
@@ -94,6 +95,8 @@ class Installation:
             "POSTROOM_HTTP_PORT": str(self.port),
             "POSTROOM_SHUTDOWN_GRACE_S": str(REQUESTS_GRACE_S),
             "POSTROOM_BOOTSTRAP_ADMIN_KEY_FILE": str(self.admin_key_path),
+            "POSTROOM_NATS_EDGE_SIGNING_KEY": str(self.nats.identity.signer_path(EDGE)),
+            "POSTROOM_NATS_EDGE_URL": f"nats://{HOST}:{self.nats.port}",
         }
         self._gateway = self._program("gateway", more)
         async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=2) as client:
@@ -101,7 +104,11 @@ class Installation:
 
     async def start_router(self) -> None:
         ready = self._ready_file("router")
-        more = {"POSTROOM_ROUTER_HTTP_PORT": "0", "POSTROOM_ROUTER_READY_FILE": str(ready)}
+        more = {
+            "POSTROOM_ROUTER_HTTP_PORT": "0",
+            "POSTROOM_ROUTER_READY_FILE": str(ready),
+            "POSTROOM_NATS_OPERATOR_SIGNING_KEY": str(self.nats.identity.key_path("operator-signing")),
+        }
         self._router = self._program("router", more)
         await self._step("router", partial(self._router.start, partial(_exists, ready)))
 

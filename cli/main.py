@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import agents, cues, dead_letters, keys, redrives, webhooks
+from cli import accounts, agents, cues, dead_letters, keys, redrives, webhooks
 from cli.attach import attach
 from cli.audit import audit
 from cli.checks import PASS_THROUGH, lint, test
@@ -13,6 +13,8 @@ from cli.explain import explain
 from cli.failures import Failure
 from cli.inbox import inbox, listen
 from cli.monitor import monitor
+from cli.nats_config import nats_config
+from cli.presence import presence
 from cli.route import route
 from cli.send import send
 from cli.settings import settings
@@ -39,6 +41,7 @@ app = typer.Typer(
 app.command(rich_help_panel=RUN)(up)
 app.command(rich_help_panel=RUN)(monitor)
 app.command(rich_help_panel=RUN)(settings)
+app.command("nats-config", rich_help_panel=RUN)(nats_config)
 app.command(rich_help_panel=MESSAGES)(send)
 app.command(rich_help_panel=MESSAGES)(route)
 app.command(rich_help_panel=MESSAGES)(inbox)
@@ -48,10 +51,12 @@ app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=MESSAGES)
 app.command(rich_help_panel=MESSAGES)(dead_letters.redrive)
 app.add_typer(redrives.app, name="redrives", rich_help_panel=MESSAGES)
 app.add_typer(agents.app, name="agents", rich_help_panel=AGENTS)
+app.add_typer(accounts.app, name="accounts", rich_help_panel=AGENTS)
 app.add_typer(cues.app, name="cues", rich_help_panel=AGENTS)
 app.add_typer(keys.app, name="keys", rich_help_panel=AGENTS)
 app.add_typer(webhooks.app, name="webhook", rich_help_panel=AGENTS)
 app.command(rich_help_panel=LOOK)(explain)
+app.command(rich_help_panel=LOOK)(presence)
 app.command(rich_help_panel=LOOK)(tail)
 app.command(rich_help_panel=LOOK)(smoke)
 app.command(rich_help_panel=LOOK)(doctor)

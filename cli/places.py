@@ -22,7 +22,6 @@ class Run:
     redis_url: str
     monitor_state_dir: str | None
     pid: int
-    nats_edge_url: str = ""
 
 
 def root() -> Path:

@@ -132,7 +132,6 @@ class Running:
         write_monitor_config(
             config,
             gateway_url=installation.url,
-            nats_url=installation.nats.endpoint.edge_url,
             key_file=self._owner_key_path,
             state_dir=self._monitor_state_dir,
         )
@@ -163,7 +162,6 @@ class Running:
             redis_url=installation.redis.endpoint.url,
             monitor_state_dir=str(self._monitor_state_dir) if self._options.demo else None,
             pid=os.getpid(),
-            nats_edge_url=installation.nats.endpoint.edge_url,
         )
 
     def _invite(self, installation: Installation) -> None:

@@ -9,6 +9,7 @@ import typer
 from cli.api import ApiKey, JsonObject, Url, connect
 from cli.failures import Failure, Misused, Refused
 from cli.output import AsJson, console, one_line, print_json
+from cli.selector import PickOption, ProjectOption, WhereOption, addressee
 from cli.wish import FallbackOption, Mode, ModeOption, To, TtlOption, WindowOption, wish_fields
 
 
@@ -18,8 +19,10 @@ class Stage(StrEnum):
 
 
 def send(
-    to: To,
-    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="The text; - reads standard input.")],
+    to: To = None,
+    message: Annotated[
+        str | None, typer.Argument(metavar="MESSAGE", help="The text; - reads standard input.", show_default=False)
+    ] = None,
     subject: Annotated[str | None, typer.Option(help="At most 255 characters.")] = None,
     mode: ModeOption = Mode.AUTO,
     fallback: FallbackOption = None,
@@ -31,6 +34,9 @@ def send(
     from_agent: Annotated[str | None, typer.Option(help="One of your own agents, as the sender.")] = None,
     window_s: WindowOption = None,
     ttl_s: TtlOption = None,
+    where: WhereOption = None,
+    pick: PickOption = None,
+    project: ProjectOption = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="K=V", help="May be repeated.")] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -39,8 +45,14 @@ def send(
     """Send a message and print where it went. With --wait the exit code tells what became of it.
 
     Example: postroom send cue-mac-app "Can you check the staging promotion?" --mode live --wait outcome
+    Example: postroom send "Who is free?" --where kind=llm --where capabilities.model=claude-3-5-haiku --pick all
     """
-    body: JsonObject = {"to": to, "message": _text(message), **wish_fields(mode, fallback, window_s, ttl_s)}
+    if where and message is None:
+        to, message = None, to
+    if message is None:
+        raise Misused("say the MESSAGE")
+    named = addressee(to, where, pick, project)
+    body: JsonObject = {"to": named, "message": _text(message), **wish_fields(mode, fallback, window_s, ttl_s)}
     body |= {"subject": subject} if subject is not None else {}
     body |= {"metadata": pairs(metadata)} if metadata else {}
     headers = {"Idempotency-Key": idempotency_key, "X-Postroom-From-Agent": from_agent}
@@ -57,7 +69,12 @@ def send(
         except Refused as refused:
             _print_gates(refused, as_json)
             raise
-    print_json(view) if as_json else _print(view)
+    if as_json:
+        print_json(view)
+    elif "messages" in view:
+        _print_all(view)
+    else:
+        _print(view)
     if wait:
         _tell_truth(view, wait)
 
@@ -86,6 +103,15 @@ def _print(view: JsonObject) -> None:
             print(f"error: {one_line(outcome['error'], 2_000)}")
     if not view["terminal"]:
         print(f"follow it with: postroom explain {view['id']}")
+
+
+def _print_all(view: JsonObject) -> None:
+    """A line for each who got it, and for each who did not."""
+    for sent in view["messages"]:
+        _print(sent)
+    for failure in view["failures"]:
+        to, error = failure["to"], failure["error"]
+        print(f"not sent  → {to['slug']}@{to['owner']}  {error['code']}: {error['message']}")
 
 
 def _print_gates(refused: Refused, as_json: bool) -> None:

@@ -16,14 +16,13 @@ from cli.api import JsonObject, segment
 from cli.async_api import AsyncApi
 from cli.failures import Failure, Misused
 from cli.output import complain, one_line, print_line
-from cli.places import read_run
 
 if TYPE_CHECKING:
     import httpx
     from anyio.streams.memory import MemoryObjectReceiveStream
 
     from cli.api import Api
-    from contracts.records import Envelope
+    from contracts.records import Echo, Envelope
 
     Hints = MemoryObjectReceiveStream[str]
 
@@ -83,16 +82,12 @@ def forward_webhooks(api: "Api", wanted: Forwarding, *, nats_url: str | None, re
     from infra.logs import configure_logs
 
     configure_logs("error")
-    run = read_run()
-    edge_url = nats_url or (run.nats_edge_url if run is not None and run.url == api.url else "")
-    if not edge_url and not replayed:
-        raise Misused("say where the broker is, as user edge: --nats-url, or POSTROOM_NATS_EDGE_URL")
-    if edge_url and "://" not in edge_url:
-        raise Misused("--nats-url is nats://edge:password@host:port")
+    if nats_url:
+        _require_usable(nats_url)
 
     async def work() -> None:
         async with AsyncApi.open(api.url, api.key) as calls:
-            await (replay(calls, replayed, wanted) if replayed else listen_along(calls, edge_url, wanted))
+            await (replay(calls, replayed, wanted) if replayed else listen_along(calls, api, nats_url, wanted))
 
     try:
         anyio.run(work)
@@ -106,11 +101,20 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-async def listen_along(api: AsyncApi, nats_url: str, wanted: Forwarding) -> None:
+def _require_usable(nats_url: str) -> None:
+    from infra.broker_url import BadBrokerUrl, BrokerUrl
+
+    try:
+        BrokerUrl.parse(nats_url).creds()
+    except BadBrokerUrl as error:
+        raise Misused(f"--nats-url: {error}") from None
+
+
+async def listen_along(api: AsyncApi, caller: "Api", nats_url: str | None, wanted: Forwarding) -> None:
     """Copy every webhook of the agent from now on, until cancelled."""
     agent = await api.get(f"/v1/agents/{segment(wanted.agent)}/webhook")
     async with _forwarder(api, wanted, agent["public_key"]) as forwarder:
-        async with _hints(nats_url, agent["agent_id"], partial(_invite, wanted)) as hints:
+        async with _hints(caller, nats_url, agent["agent_id"], partial(_invite, wanted)) as hints:
             async for execution_id in hints:
                 try:
                     await forwarder.forward(execution_id)
@@ -171,13 +175,16 @@ async def _forwarder(api: AsyncApi, wanted: Forwarding, public_key: str | None) 
 
 
 @asynccontextmanager
-async def _hints(nats_url: str, agent_id: str, subscribed: Callable[[], None]) -> "AsyncIterator[Hints]":
+async def _hints(
+    caller: "Api", nats_url: str | None, agent_id: str, subscribed: Callable[[], None]
+) -> "AsyncIterator[Hints]":
     """What the broker says is being posted, from the moment `subscribed` is called."""
     import anyio
 
     from contracts.subjects import pushes_of
     from contracts.words import Channel
-    from infra.edge import EdgeFeed
+    from infra.gateway_client import GatewayClient
+    from monitor.__main__ import pushes
 
     given, taken = anyio.create_memory_object_stream[str](HELD)
 
@@ -187,11 +194,28 @@ async def _hints(nats_url: str, agent_id: str, subscribed: Callable[[], None]) -
         except anyio.WouldBlock:
             complain(f"postroom: {envelope.execution_id} is not forwarded: the program is too slow; replay it later")
 
-    feed = EdgeFeed(nats_url, name="postroom listen")
-    async with given, taken, anyio.create_task_group() as tasks:
-        tasks.start_soon(feed.follow, [pushes_of(Channel.WEBHOOK, agent_id)], heard, subscribed)
+    def ignore(_: "Echo") -> None:
+        return
+
+    key = caller.key or ""
+    async with (
+        given,
+        taken,
+        GatewayClient.open(caller.url, key) as gateway,
+        anyio.create_task_group() as tasks,
+    ):
+        feed = pushes(gateway, _listener_id(key), nats_url)
+        tasks.start_soon(feed.follow, [pushes_of(Channel.WEBHOOK, agent_id)], heard, subscribed, ignore)
         yield taken
         tasks.cancel_scope.cancel()
+
+
+def _listener_id(key: str) -> str:
+    """As what we connect: the same each time, so that listening leaves one monitor behind and not many."""
+    import hashlib
+    import socket
+
+    return f"listen-{hashlib.sha256(f'{socket.gethostname()} {key}'.encode()).hexdigest()[:16]}"
 
 
 def _invite(wanted: Forwarding) -> None:

@@ -20,7 +20,12 @@ class Fallback(StrEnum):
     LIVE_ONLY = "live_only"
 
 
-To = Annotated[str, typer.Argument(metavar="TO", help="agent_…, slug@owner, or a slug of your own.")]
+To = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TO", help="agent_…, slug@owner, or a slug of your own. Not with --where.", show_default=False
+    ),
+]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="The channel to use; auto lets the server pick.")]
 FallbackOption = Annotated[
     Fallback | None,

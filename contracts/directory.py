@@ -10,6 +10,10 @@
     cue.<ulid>, cues.<owner>.<ulid>, cuename.<owner>.<sha-256, hex>: see `contracts/cues.py`
     redrive.<owner>.<ulid>   Redrive         redrun.<ulid>            RedriveRun
     redrives                 OpenRedrives
+    account.<ulid>           ServiceAccount  accounts.<owner>.<ulid>  AccountEntry
+    accountname.<owner>.<sha-256, hex>  AccountEntry
+    backed.<ulid>.<12 characters>       SlugEntry of an agent this account backs
+    monitor.<id>, monitors.<owner>.<id>, revoked.<account>: see `contracts/monitors.py`
 
 Keys are built from ids and slugs whose grammar allows no dot, wildcard or space. A slug is unique within its owner
 because its key is created, never overwritten.
@@ -20,12 +24,15 @@ from datetime import datetime
 from typing import Final
 
 from contracts.cues import Cue, CueEntry, CueName
-from contracts.records import Agent, ApiKey, LiveSession
+from contracts.monitors import Monitor, MonitorEntry, Revocations
+from contracts.records import Agent, ApiKey, LiveSession, ServiceAccount
 from contracts.redrives import OpenRedrives, Redrive, RedriveRun
 from contracts.subscriptions import SubscriptionMark, Subscriptions
 
 PUSH_NONCES: Final = "push-nonce"
 """The name of the secret that the nonces of live pushes are derived from."""
+BEAT_PROOFS: Final = "beat-proof"
+"""The name of the secret that proves which sessions a monitor may beat for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,13 @@ class KeyEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountEntry:
+    """Which service account this is: under its owner for lists, and under its name, which is unique there."""
+
+    account_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSessions:
     """The attached sessions of one agent, and the last few detached ones, oldest first."""
 
@@ -88,6 +102,8 @@ DirectoryRecord = (
     | KeyEntry
     | Agent
     | SlugEntry
+    | ServiceAccount
+    | AccountEntry
     | LiveSessions
     | ServerSecret
     | Grant
@@ -99,6 +115,9 @@ DirectoryRecord = (
     | Cue
     | CueEntry
     | CueName
+    | Monitor
+    | MonitorEntry
+    | Revocations
 )
 
 
@@ -129,6 +148,24 @@ def slug_key(owner: str, slug: str) -> str:
 def gone_key(owner: str, agent_id: str) -> str:
     """Where an owner's deleted agents are found; an empty id gives the beginning that all of them share."""
     return f"gone.{owner}.{agent_id.removeprefix('agent_')}"
+
+
+def account_key(account_id: str) -> str:
+    return f"account.{account_id.removeprefix('sa_')}"
+
+
+def account_entry_key(owner: str, account_id: str) -> str:
+    """Where an owner's service accounts are listed; an empty id gives the beginning that all of them share."""
+    return f"accounts.{owner}.{account_id.removeprefix('sa_')}"
+
+
+def account_name_key(owner: str, name_sha256: str) -> str:
+    return f"accountname.{owner}.{name_sha256}"
+
+
+def backed_key(account_id: str, agent_id: str) -> str:
+    """Where the agents of an account are listed; an empty agent id gives the beginning that all of them share."""
+    return f"backed.{account_id.removeprefix('sa_')}.{agent_id.removeprefix('agent_')}"
 
 
 def live_key(agent_id: str) -> str:

@@ -3,7 +3,8 @@
     msg_<ulid>            a message; the same ulid names its subject in the ledger
     exec_<ulid>           its first execution; exec_<ulid>r2, exec_<ulid>r3 … the ones a redrive starts
     agent_<12 of a-z0-9>  an agent; agt_<12> is read as the same agent
-    sess_<ulid>           one attach of a live session
+    sess_<ulid>           one session of an agent; its ulid says of which one, and when it registered
+    sa_<ulid>             a service account
     redrive_<ulid>        one redrive of many dead letters
     echo_<ulid>           one question along the way pushes take; its ulid says when it was asked
 
@@ -19,16 +20,23 @@ from typing import Final
 CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [high + low for high in CROCKFORD for low in CROCKFORD]
 _SHIFTS: Final = range(120, -1, -10)
+_BASE_36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_CHANCE_BITS: Final = 17
+_CHANCE: Final = (1 << _CHANCE_BITS) - 1
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
 MESSAGE_ID: Final = re.compile(rf"msg_({_ULID})\Z")
 EXECUTION_ID: Final = re.compile(rf"exec_({_ULID})(?:r([1-9][0-9]{{0,5}}))?\Z")
+SESSION_ID: Final = re.compile(rf"sess_({_ULID})\Z")
+ACCOUNT_ID: Final = re.compile(rf"sa_({_ULID})\Z")
 REDRIVE_ID: Final = re.compile(rf"redrive_({_ULID})\Z")
 ECHO_ID: Final = re.compile(rf"echo_({_ULID})\Z")
 AGENT_ID: Final = re.compile(r"(?:agent|agt)_([a-z0-9]{12})\Z")
 SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 OWNER: Final = SLUG
+MONITOR_ID: Final = SLUG
+"""What a host's monitor calls itself; a token of subjects."""
 
 
 def message_id(ulid: str) -> str:
@@ -66,6 +74,32 @@ def ulid_for_key(owner: str, idempotency_key: str) -> str:
 def encode_ulid(value: int) -> str:
     """Write a 128-bit number in the ULID alphabet, lower case, 26 characters."""
     return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
+
+
+def session_id(agent: str, registered_at: datetime, chance: int) -> str:
+    """The id of a session of the agent with this id, registered at this instant.
+
+    The agent takes 63 bits behind the time and leaves 17 to chance: who makes two ids within a millisecond compares
+    them. So a session is found by its id alone, and nobody keeps a list of them.
+    """
+    milliseconds = (registered_at - _EPOCH) // _MILLISECOND
+    number = int(agent.removeprefix("agent_"), 36)
+    return f"sess_{encode_ulid(milliseconds << 80 | number << _CHANCE_BITS | chance & _CHANCE)}"
+
+
+def agent_of_session(text: str) -> str | None:
+    """The id of the agent whose session this is; None when `text` is no id of a session that `session_id` made."""
+    match = SESSION_ID.match(text)
+    if match is None:
+        return None
+    value = 0
+    for letter in match[1][10:]:
+        value = value << 5 | CROCKFORD.index(letter)
+    number, letters = value >> _CHANCE_BITS, ""
+    for _ in range(12):
+        number, digit = divmod(number, 36)
+        letters = _BASE_36[digit] + letters
+    return f"agent_{letters}" if number == 0 else None
 
 
 def echo_id(asked_at: datetime, randomness: bytes) -> str:

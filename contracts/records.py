@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from contracts.words import (
+    AccountStatus,
     AgentStatus,
     AttestationLevel,
     Channel,
@@ -15,6 +16,7 @@ from contracts.words import (
     Gate,
     OutcomeState,
     Reason,
+    Scope,
     State,
     StatedPresence,
     Verdict,
@@ -23,6 +25,7 @@ from contracts.words import (
 )
 
 JsonObject = dict[str, Any]
+LIVE_TRANSPORT: Final = "live"
 
 
 # --- who -----------------------------------------------------------------------------------------------------------
@@ -30,16 +33,33 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who is calling, by the server's word: the owner a key speaks for. `admin` keys speak for every owner."""
+    """Who is calling, by the server's word: the owner a key speaks for. `admin` keys speak for every owner.
+
+    `scopes` None: whatever the owner may. `agent_id` is set on a key that is bound to one agent and acts as nobody
+    else; `service_account_id` on one of a service account, which may serve the agents it backs without any scope.
+    `expires_at`: when what they call with ends, if it does.
+    """
 
     owner: str
     key_id: str
     admin: bool = False
+    scopes: frozenset[Scope] | None = None
+    agent_id: str | None = None
+    service_account_id: str | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def is_confined(self) -> bool:
+        """What it may do depends on which agent it is done to."""
+        return self.agent_id is not None or self.service_account_id is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """One API key as stored: the secret itself is never kept, only its SHA-256 (hex)."""
+    """One API key as stored: the secret itself is never kept, only its SHA-256 (hex).
+
+    `scopes`, `agent_id` and `service_account_id`: see `Principal`. From `expires_at` on the key does not count.
+    """
 
     key_id: str
     owner: str
@@ -48,6 +68,26 @@ class ApiKey:
     name: str = ""
     admin: bool = False
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    scopes: tuple[Scope, ...] | None = None
+    agent_id: str | None = None
+    service_account_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAccount:
+    """Whose keys a worker calls with. It backs any number of agents, and each of them for the agent's whole life."""
+
+    id: str
+    owner: str
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    display_name: str | None = None
+    description: str | None = None
+    status: AccountStatus = AccountStatus.ACTIVE
+    owner_user_id: str | None = None
+    metadata: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +105,8 @@ class Agent:
     """An addressable receiver. `id` stays, `slug` may be renamed, `owner` never changes.
 
     `cue_id` is set on the hidden agent behind a cue: it has no name, and nobody but its cue sends to it.
+    `service_account_id` never changes. `kind` and `capabilities` are what the agent is selected by, `config` is its
+    owner's own business; `capabilities` says nothing of channels, those are `delivery_capabilities`.
     """
 
     id: str
@@ -93,6 +135,11 @@ class Agent:
     profile: Profile = Profile()
     deleted_at: datetime | None = None
     cue_id: str | None = None
+    service_account_id: str | None = None
+    description: str | None = None
+    kind: str | None = None
+    capabilities: JsonObject = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -111,7 +158,10 @@ class LiveSession:
     """One attach of a live session. `token_sha256` (hex) is all that is kept of its token.
 
     A session is detached for good: a new attach with the same label is a new session with a new id. `echoes` says
-    that whoever attached it answers the echoes asked along the way of its pushes.
+    that whoever attached it answers the echoes asked along the way of its pushes. `transport` is `live` for a session
+    that pushes go to; any other word is its registrant's. After `overdue_s` seconds without a beat a session is
+    overdue, after `terminal_s` it is stale for good; None: as its agent says, and as the installation does.
+    `stale_at` is when somebody noted that. `monitor_id` names the monitor whose broker connection it lives with.
     """
 
     id: str
@@ -125,10 +175,21 @@ class LiveSession:
     detached_at: datetime | None = None
     cue_id: str | None = None
     echoes: bool = False
+    transport: str = LIVE_TRANSPORT
+    metadata: JsonObject = field(default_factory=dict)
+    overdue_s: int | None = None
+    terminal_s: int | None = None
+    stale_at: datetime | None = None
+    monitor_id: str | None = None
 
     @property
     def is_attached(self) -> bool:
-        return self.detached_at is None
+        return self.detached_at is None and self.stale_at is None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether pushes go to it."""
+        return self.transport == LIVE_TRANSPORT
 
     @property
     def token_fingerprint(self) -> str:
@@ -235,13 +296,14 @@ Trace = tuple[GateResult, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFact:
-    """What the router knows of one attached session when it decides."""
+    """What the router knows of one attached session when it decides. `is_gone`: its process is known to be gone."""
 
     id: str
     label: str
     is_default: bool
     last_seen_at: datetime | None
     echoes: bool = False
+    is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ TOKENS: Final[Mapping[str, str]] = {
     "agent": r"agent_[a-z0-9]+",
     "execution": r"exec_[0-9a-z]+",
     "echo": r"echo_[0-9a-z]+",
-    "monitor": r"[^.]+",
+    "monitor": r"[a-z0-9-]+",
     "owner": r"[^.]+",
     "about": r"agent_[a-z0-9]+|_",
     "type": r"[a-z_]+\.[a-z_]+",

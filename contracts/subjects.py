@@ -108,5 +108,10 @@ def pushes_of(channel: Channel, agent_id: str) -> str:
     return f"{channel.value}.{agent_id}.>"
 
 
+def agent_of_push(subject: str) -> str:
+    """The receiving agent's id in the subject of a push."""
+    return subject.split(".", 2)[1]
+
+
 def heartbeat(monitor_id: str) -> str:
     return f"hb.{monitor_id}"

@@ -49,6 +49,12 @@ class EventType(Word):
     CUE_FAILED = "cue.failed"
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_ENABLED = "webhook.enabled"
+    SESSION_STALE = "session.stale"
+    JOB_TOLD = "job.told"
+    AGENT_PRESENCE = "agent.presence"
+    ACCOUNT_CREATED = "service_account.created"
+    ACCOUNT_UPDATED = "service_account.updated"
+    ACCOUNT_DELETED = "service_account.deleted"
 
 
 DERIVED_FAMILIES: Final = ("message", "execution")

@@ -149,6 +149,7 @@ class Gate(Word):
     SENDER_BUDGET = "sender_budget"
     PAIR_BUDGET = "pair_budget"
     THREAD_BUDGET = "thread_budget"
+    SELECTION = "selection"
 
 
 class Reason(Word):
@@ -197,6 +198,8 @@ class Reason(Word):
 
     DISCARDED_BY_RECEIVER = "discarded_by_receiver"
 
+    CHOSEN = "chosen"
+
 
 class AttestationLevel(Word):
     """How strongly a live claim proved that it came from the real session (design, decision 7)."""
@@ -243,3 +246,43 @@ class StatedPresence(Word):
 class AgentStatus(Word):
     ACTIVE = "active"
     INACTIVE = "inactive"
+
+
+class SessionStatus(Word):
+    """Where a session stands. `STALE` and `DISCONNECTED` are final: whoever comes back registers anew."""
+
+    CONNECTED = "connected"
+    STALE = "stale"
+    DISCONNECTED = "disconnected"
+
+
+class PresenceWord(Word):
+    """What an agent's sessions make of it: computed when it is asked for, stored nowhere on the agent."""
+
+    ONLINE = "online"
+    STALE = "stale"
+    OFFLINE = "offline"
+
+
+class AccountStatus(Word):
+    """`DISABLED`: the account's keys do not count, and nothing new is claimed for it."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class Scope(Word):
+    """What a key may be limited to. A key without limits may do whatever its owner may."""
+
+    MESSAGES_SEND = "messages:send"
+    MESSAGES_READ = "messages:read"
+    AGENTS_READ = "agents:read"
+    AGENTS_MANAGE = "agents:manage"
+    SESSIONS_ATTACH = "sessions:attach"
+    EXECUTIONS_CLAIM = "executions:claim"
+    EXECUTIONS_READ = "executions:read"
+    CUES_MANAGE = "cues:manage"
+    ACCOUNTS_MANAGE = "accounts:manage"
+    KEYS_MANAGE = "keys:manage"
+    MOBS_MANAGE = "mobs:manage"
+    AUDIT_READ = "audit:read"

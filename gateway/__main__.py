@@ -17,18 +17,23 @@ from fastapi import FastAPI
 from pydantic_core import to_json
 
 from contracts.clock import Clock
-from contracts.directory import PUSH_NONCES
+from contracts.directory import BEAT_PROOFS, PUSH_NONCES
 from contracts.subjects import Names
 from gateway.app import create_app
 from gateway.auth import authorize
 from gateway.directory import ensure_admin_key, fresh_key_text
+from gateway.doorkeeper import Doorkeeper
 from gateway.echoes import EchoSettings
 from gateway.http_protocol import BoundedHttp
 from gateway.limits import LimitSettings
 from gateway.metrics import Metrics, TimedLedger
+from gateway.monitor_credentials import MonitorSettings
+from gateway.oidc import TokenRules
 from gateway.parts import Parts, Rooms
 from gateway.peer_errors import PeerErrors
+from gateway.ports import DirectoryStore, TokenKeys
 from gateway.shared_events import SharedEvents
+from gateway.token_bearers import TokenBearers
 from infra.address_wall import check_url
 from infra.background import beside
 from infra.beats import RedisBeats
@@ -37,8 +42,13 @@ from infra.connections import Connections, connections
 from infra.directory_store import DirectoryReader
 from infra.event_stream import EventStream
 from infra.guard_counters import RedisGuards
+from infra.held_jobs import RedisHeldJobs
 from infra.high_priorities import RedisHighPriorities
+from infra.key_uses import RedisKeyUses
+from infra.monitor_signer import MonitorJwts
 from infra.nats_connection import Broker
+from infra.nats_identity import read_signer
+from infra.oidc_keys import provider_keys
 from infra.program import run_program, spare_the_collector
 from infra.projection import RedisProjection
 from infra.projection_metrics import ProjectionMetrics
@@ -49,9 +59,11 @@ from infra.redis_connection import RedisConnection
 from infra.redrive_store import ProjectedDeadLetters
 from infra.server_secret import server_secret
 from infra.settings import GatewaySettings
+from infra.store_clock import StoreClock
 from infra.watch import BrokerWatch
 from infra.webhook_client import AiohttpSender
 from infra.worker_beats import RedisWorkers
+from infra.workloads import RedisWorkloads
 from router.guards import GuardLimits
 from router.service import Neighbours, Policy, Service
 
@@ -93,9 +105,10 @@ async def build(settings: GatewaySettings, clock: Clock | None = None) -> AsyncI
     async with (
         connections(settings, "postroom-gateway") as have,
         AiohttpSender(clock, allow_http=loopback, allow_loopback=loopback) as door,
+        _provider_keys(settings, clock) as token_keys,
         beside() as background,
     ):
-        parts = await _parts(settings, have, clock, door, background)
+        parts = await _parts(settings, have, clock, door, background, token_keys)
         await _bootstrap(settings, parts)
         yield Gateway(
             app=create_app(parts), parts=parts, broker=have.broker, names=have.names, projection=have.projection
@@ -103,10 +116,17 @@ async def build(settings: GatewaySettings, clock: Clock | None = None) -> AsyncI
 
 
 async def _parts(
-    settings: GatewaySettings, have: Connections, clock: Clock, door: AiohttpSender, background: TaskGroup
+    settings: GatewaySettings,
+    have: Connections,
+    clock: Clock,
+    door: AiohttpSender,
+    background: TaskGroup,
+    token_keys: TokenKeys | None,
 ) -> Parts:
     ids = SystemIds()
-    beats, metrics, guards = RedisBeats(have.redis, clock), Metrics(), RedisGuards(have.redis)
+    beats, metrics, guards = await _beats(have, clock, background), Metrics(), RedisGuards(have.redis)
+    key_uses = RedisKeyUses(have.redis, clock)
+    background.start_soon(key_uses.run)
     metrics.registry.register(ProjectionMetrics(have.projection))
     neighbours = Neighbours(
         ledger=TimedLedger(have.ledger, metrics),
@@ -119,6 +139,7 @@ async def _parts(
         id_source=ids,
         to_json=to_json,
         budgets=guards,
+        workloads=RedisWorkloads(have.redis),
     )
     policy = Policy(
         outcome_deadline=timedelta(seconds=settings.outcome_deadline_s),
@@ -138,6 +159,8 @@ async def _parts(
         dead_letters=ProjectedDeadLetters(queries),
         beats=beats,
         workers=RedisWorkers(have.redis, clock),
+        held_jobs=RedisHeldJobs(have.redis, clock),
+        key_uses=key_uses,
         watch=BrokerWatch(have.broker, have.names),
         announcer=BrokerAnnouncer(have.broker, have.names),
         events=SharedEvents(EventStream(have.broker, have.names), background),
@@ -150,10 +173,60 @@ async def _parts(
         probe=NeighbourProbe(have.broker, have.redis),
         check_url=partial(check_url, allow_http=loopback, allow_loopback=loopback),
         webhook_door=door,
+        beat_secret=await server_secret(have.directory, BEAT_PROOFS, ids),
+        tokens=_tokens(settings, token_keys, have.directory, clock),
+        monitor_signer=_monitor_signer(settings),
+        monitor_settings=MonitorSettings(
+            life=timedelta(seconds=settings.monitor_jwt_s), nats_url=settings.nats_edge_url
+        ),
         webhook_secret_readable=settings.webhook_secret_readable,
         open_registration=settings.open_registration,
         metrics=metrics,
     )
+
+
+async def _beats(have: Connections, clock: Clock, background: TaskGroup) -> RedisBeats:
+    """Signs of life by Redis' clock, where ours runs by itself."""
+    if not isinstance(clock, SystemClock):
+        return RedisBeats(have.redis, clock)
+    store_clock = StoreClock(have.redis, clock)
+    await store_clock.ask()
+    background.start_soon(store_clock.run)
+    return RedisBeats(have.redis, clock, store_clock)
+
+
+def _monitor_signer(settings: GatewaySettings) -> MonitorJwts | None:
+    """Raises `BadCredential` for a file that holds no signing key."""
+    path = settings.nats_edge_signing_key
+    return None if path is None else MonitorJwts(read_signer(path))
+
+
+@asynccontextmanager
+async def _provider_keys(settings: GatewaySettings, clock: Clock) -> AsyncIterator[TokenKeys | None]:
+    """The keys of the OpenID provider, kept fresh inside the block; None where there is no provider."""
+    if settings.oidc_issuer is None:
+        yield None
+        return
+    loopback = settings.webhook_allow_loopback
+    async with provider_keys(
+        settings.oidc_issuer, clock, jwks_url=settings.oidc_jwks_url, allow_loopback=loopback
+    ) as keys:
+        yield keys
+
+
+def _tokens(
+    settings: GatewaySettings, keys: TokenKeys | None, store: DirectoryStore, clock: Clock
+) -> TokenBearers | None:
+    if keys is None or settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None
+    rules = TokenRules(
+        issuer=settings.oidc_issuer,
+        audience=settings.oidc_audience,
+        owner_claim=settings.oidc_owner_claim,
+        scope_claim=settings.oidc_scope_claim,
+        leeway_s=settings.oidc_leeway_s,
+    )
+    return TokenBearers(rules=rules, keys=keys, store=store, clock=clock)
 
 
 def guard_limits(settings: GatewaySettings) -> GuardLimits:
@@ -219,8 +292,10 @@ async def serve(settings: GatewaySettings) -> None:
     async with build(settings) as gateway:
         # uvicorn raises its signal again at its end: unheard, that kills us before what `build` opened is closed.
         spare_the_collector()
+        keeper = Doorkeeper(beats=gateway.parts.beats, probe=gateway.parts.probe)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT):
-            await Server(server_config(settings, gateway.app), gateway.app.state.rooms).serve()
+            async with beside(keeper.run):
+                await Server(server_config(settings, gateway.app), gateway.app.state.rooms).serve()
 
 
 def server_config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:

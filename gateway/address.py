@@ -19,7 +19,7 @@ RESERVED_SLUGS: Final = frozenset(
         *("admin", "api", "auth", "billing", "postroom", "root", "security", "support", "system"),
         *("all", "any", "everyone", "me", "nobody", "null", "self", "undefined"),
         *("agents", "attachments", "claimable", "console", "executions", "inbox", "keys", "messages", "metrics"),
-        *("presence", "reconcile-attachments", "roster", "sent", "route"),
+        *("presence", "reconcile-attachments", "roster", "sent", "sessions", "route"),
         *("auto", "background", "bg", "live", "live-sessions", "webhook", "webhooks"),
     }
 )

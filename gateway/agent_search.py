@@ -10,6 +10,7 @@ from contracts.words import AgentStatus, Channel
 from gateway.agents import Agents
 from gateway.presence import presence_of
 from gateway.roster import Rosters, description_of
+from router.selectors import EVERYBODY, Selector
 
 SCAN_LIMIT: Final = 500
 """How many agents one request looks at; a page that ends there has a cursor to go on with."""
@@ -25,6 +26,7 @@ class AgentSearch:
     tool: str | None = None
     q: str | None = None
     status: str | None = None
+    selector: Selector = EVERYBODY
 
     @property
     def is_empty(self) -> bool:
@@ -37,7 +39,8 @@ class AgentSearch:
     @property
     def scope(self) -> str:
         """What a cursor of this search is bound to."""
-        return repr((self.capability and self.capability.value, self.specialization, self.tool, self.q, self.status))
+        words = (self.capability and self.capability.value, self.specialization, self.tool, self.q, self.status)
+        return repr((*words, self.selector.terms) if self.selector.terms else words)
 
     def fits(self, agent: Agent) -> bool:
         """Say whether the agent fits, as far as its record tells; a derived status is asked of `gateway.presence`."""
@@ -48,6 +51,7 @@ class AgentSearch:
             and (self.tool is None or self.tool.casefold() in {tool.casefold() for tool in profile.tools})
             and (self.status is None or self.asks_presence or AgentStatus(self.status) is agent.status)
             and _within(self.q, _everything(agent))
+            and self.selector.fits(agent)
         )
 
 
@@ -60,27 +64,44 @@ class AgentSearches:
         self._clock = clock
 
     async def page(
-        self, owner: str, search: AgentSearch, *, after: str, limit: int, with_deleted: bool = False
+        self,
+        owner: str,
+        search: AgentSearch,
+        *,
+        after: str,
+        limit: int,
+        with_deleted: bool = False,
+        among: Sequence[Agent] | None = None,
     ) -> tuple[Sequence[Agent], str | None]:
         """The agents of `owner` that fit, by slug, and the slug to go on after; there may be none and yet more.
 
-        The deleted ones are behind all others, on the last page.
+        The deleted ones are behind all others, on the last page. `among`: of these alone, and no deleted ones.
         """
-        agents, more = await self._agents.of_owner(owner, after=after, limit=limit if search.is_empty else SCAN_LIMIT)
+        n_looked_at = limit if search.is_empty else SCAN_LIMIT
+        agents, more = await self._agents.of_owner(owner, after=after, limit=n_looked_at, among=among)
         fitting: Sequence[Agent] = [agent for agent in agents if search.fits(agent)]
         if search.asks_presence:
             fitting = await self._in_status(fitting, search.status)
         last = fitting[limit - 1].slug if len(fitting) > limit else more
-        if with_deleted and last is None:
+        if with_deleted and last is None and among is None:
             fitting = [*fitting, *await self._deleted(owner, search)]
         return fitting[:limit], last
 
     async def total(
-        self, owner: str, search: AgentSearch, found: int, *, is_whole: bool, with_deleted: bool = False
+        self,
+        owner: str,
+        search: AgentSearch,
+        found: int,
+        *,
+        is_whole: bool,
+        with_deleted: bool = False,
+        among: Sequence[Agent] | None = None,
     ) -> int | None:
         """How many fit; None where only looking at each of them would tell. `found`: on pages that leave out none."""
         if not search.is_empty:
             return found if is_whole else None
+        if among is not None:
+            return len(among)
         return await self._agents.count(owner) + (len(await self._deleted(owner, search)) if with_deleted else 0)
 
     async def _deleted(self, owner: str, search: AgentSearch) -> Sequence[Agent]:

@@ -1,27 +1,37 @@
 """Agents come, change and go. A slug is unique because its key is created with the agent and never overwritten."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from contracts.clock import Clock, Ids
-from contracts.directory import LiveSessions, SlugEntry, agent_key, gone_key, live_key, slug_key
-from contracts.errors import Conflict, Invalid
+from contracts.directory import LiveSessions, SlugEntry, agent_key, backed_key, gone_key, live_key, slug_key
+from contracts.errors import Conflict, Forbidden, Invalid
 from contracts.records import Agent, Principal
 from contracts.words import AgentStatus, AttestationLevel, Channel, StatedPresence
 from gateway.accounts import slug_of
 from gateway.address import RESERVED_SLUGS, Address, parse_address, refuse_reserved
-from gateway.auth import require
+from gateway.auth import authorize, require, require_scope
 from gateway.directory import Directory, decided, owner_writes
 from gateway.ports import DirectoryStore, Versioned, Write
 from gateway.problems import agent_not_found
 from gateway.schemas_agents import AgentChange, NewAgent
+from gateway.service_accounts import find_account, held
 
 CheckUrl = Callable[[str], None]
 MAX_DELETED_SHOWN: Final = 500
+CREATE_ROUNDS: Final = 50
+"""A fleet that registers itself makes its agents under one service account at once, and each of them writes it."""
 _STATED: Final = frozenset(each.value for each in StatedPresence)
+SAID_OF_ITSELF: Final = frozenset(
+    {
+        *("display_name", "profile", "description", "kind", "capabilities", "config", "metadata"),
+        *("status", "stated_presence"),
+    }
+)
+"""The fields of a change that a service account may make to its own agents; all others take `agent.direct`."""
 NO_OLD_SECRET: Final[dict[str, Any]] = {"webhook_old_secret": None, "webhook_old_until": None}
 
 
@@ -40,10 +50,12 @@ class Agents:
         owner = new.owner or principal.owner
         if owner != principal.owner:
             require(principal, "owner.assign", owner)
+        if new.webhook_url is not None:
+            require_scope(principal, "message.read", owner)
         if new.slug is not None:
             refuse_reserved(new.slug)
             agent = self._new(new, owner, new.slug)
-            await decided(lambda: self._create(agent))
+            await decided(lambda: self._create(agent), rounds=CREATE_ROUNDS)
             return agent
         return await decided(lambda: self._create_named(new, owner))
 
@@ -64,11 +76,23 @@ class Agents:
         address = parse_address(reference, field="ref")
         return await decided(lambda: self._renew_webhook_secret(address, principal))
 
-    async def of_owner(self, owner: str, *, after: str, limit: int) -> tuple[list[Agent], str | None]:
-        """One page of an owner's agents by slug, and the slug to go on after."""
+    async def of_owner(
+        self, owner: str, *, after: str, limit: int, among: Sequence[Agent] | None = None
+    ) -> tuple[list[Agent], str | None]:
+        """One page of an owner's agents by slug, of all or of these, and the slug to go on after."""
+        if among is not None:
+            left = [agent for agent in among if agent.slug > after]
+            return left[:limit], left[limit - 1].slug if len(left) > limit else None
         rest = [slug for slug in await self._slugs(owner) if slug > after]
-        agents = [await self._by_slug(owner, slug) for slug in rest[:limit]]
-        return [agent for agent in agents if agent], rest[limit - 1] if len(rest) > limit else None
+        return await self._named(owner, rest[:limit]), rest[limit - 1] if len(rest) > limit else None
+
+    async def backed_by(self, account_id: str) -> list[Agent]:
+        """The agents of a service account, by slug."""
+        prefix = backed_key(account_id, "")
+        names = [key.removeprefix(prefix) for key in await self._store.keys(f"{prefix}*")]
+        found = await self._store.get_all([agent_key(name) for name in names], Agent)
+        agents = [each.record for each in found if each and each.record.deleted_at is None]
+        return sorted(agents, key=lambda agent: agent.slug)
 
     async def count(self, owner: str) -> int:
         return len(await self._slugs(owner))
@@ -77,7 +101,7 @@ class Agents:
         """An owner's deleted agents, the last one first: of `MAX_DELETED_SHOWN` of them at most."""
         prefix = gone_key(owner, "")
         names = [key.removeprefix(prefix) for key in await self._store.keys(f"{prefix}*")][:MAX_DELETED_SHOWN]
-        found = [await self._store.get(agent_key(name), Agent) for name in names]
+        found = await self._store.get_all([agent_key(name) for name in names], Agent)
         return sorted((each.record for each in found if each), key=lambda agent: agent.updated_at, reverse=True)
 
     async def _slugs(self, owner: str) -> list[str]:
@@ -103,13 +127,16 @@ class Agents:
                 *await owner_writes(self._store, agent.owner, self._clock),
                 _slug_write(agent),
                 Write(key=agent_key(agent.id), record=agent, expected_seq=0),
+                *await self._backing(agent),
             ]
         )
 
     async def _change(self, address: Address, change: AgentChange, principal: Principal) -> tuple[Agent, bool]:
         found = await self._current(address, principal, "agent.update")
         before, now = found.record, self._clock.now()
+        _refuse_directing(before, change, principal)
         after = self._changed(before, change, now)
+        _refuse_waking(before, after, principal)
         writes = [Write(key=agent_key(after.id), record=after, expected_seq=found.seq)]
         if after.slug != before.slug:
             if await self._store.get(slug_key(after.owner, after.slug), SlugEntry, fresh=True):
@@ -128,6 +155,7 @@ class Agents:
             Write(key=agent_key(gone.id), record=gone, expected_seq=found.seq),
             await self._slug_removal(found.record),
             Write(key=gone_key(gone.owner, gone.id), record=SlugEntry(agent_id=gone.id), expected_seq=0),
+            *await self._backing_removal(gone),
         ]
         live = await self._store.get(live_key(gone.id), LiveSessions, fresh=True)
         if live is not None:
@@ -136,7 +164,7 @@ class Agents:
         return gone
 
     async def _renew_webhook_secret(self, address: Address, principal: Principal) -> Agent:
-        found = await self._current(address, principal, "agent.update")
+        found = await self._current(address, principal, "webhook.update")
         if found.record.webhook_url is None:
             raise Conflict("no_webhook_url", "This agent has no webhook URL.")
         secret, now = self._new_secret(), self._clock.now()
@@ -158,10 +186,25 @@ class Agents:
             raise agent_not_found()
         return Write(key=key, record=None, expected_seq=entry.seq)
 
-    async def _by_slug(self, owner: str, slug: str) -> Agent | None:
-        entry = await self._store.get(slug_key(owner, slug), SlugEntry)
-        found = await self._store.get(agent_key(entry.record.agent_id), Agent) if entry else None
-        return found.record if found and found.record.deleted_at is None else None
+    async def _backing(self, agent: Agent) -> list[Write]:
+        """What makes an account the one behind a new agent; the account is written as it is, see `held`."""
+        if agent.service_account_id is None:
+            return []
+        account = await find_account(self._store, agent.owner, agent.service_account_id)
+        key = backed_key(account.record.id, agent.id)
+        return [held(account), Write(key=key, record=SlugEntry(agent_id=agent.id), expected_seq=0)]
+
+    async def _backing_removal(self, agent: Agent) -> list[Write]:
+        if agent.service_account_id is None:
+            return []
+        key = backed_key(agent.service_account_id, agent.id)
+        entry = await self._store.get(key, SlugEntry, fresh=True)
+        return [Write(key=key, record=None, expected_seq=entry.seq)] if entry else []
+
+    async def _named(self, owner: str, slugs: Sequence[str]) -> list[Agent]:
+        entries = await self._store.get_all([slug_key(owner, slug) for slug in slugs], SlugEntry)
+        found = await self._store.get_all([agent_key(each.record.agent_id) for each in entries if each], Agent)
+        return [each.record for each in found if each and each.record.deleted_at is None]
 
     # --- the pure part ---------------------------------------------------------------------------------------------
 
@@ -182,14 +225,20 @@ class Agents:
             external_addressable=new.external_addressable,
             metadata=new.metadata,
             profile=new.named,
+            service_account_id=new.service_account_id,
+            description=new.description,
+            kind=new.kind,
+            capabilities=new.capabilities,
+            config=new.config,
         )
         return self._with_webhook(_checked(agent), new.webhook_url)
 
     def _changed(self, agent: Agent, change: AgentChange, now: datetime) -> Agent:
         fields = _fields_of(change)
         has_url, url = "webhook_url" in fields, fields.pop("webhook_url", None)
-        if name := fields.pop("display_name", None):
-            fields["profile"] = replace(fields.get("profile", agent.profile), display_name=name)
+        if "display_name" in fields:
+            named = fields.get("profile", agent.profile)
+            fields["profile"] = replace(named, display_name=fields.pop("display_name"))
         agent = _checked(replace(agent, updated_at=now, **fields))
         return self._with_webhook(agent, url) if has_url else agent
 
@@ -206,6 +255,23 @@ class Agents:
 
     def _new_secret(self) -> str:
         return f"whsec_{base64.b64encode(self._ids.secret(32)).decode()}"
+
+
+def _refuse_directing(agent: Agent, change: AgentChange, principal: Principal) -> None:
+    """Whoever may say what an agent is may not therefore say under which name, how and to where it is sent to."""
+    if change.model_fields_set - SAID_OF_ITSELF:
+        require_scope(principal, "agent.direct", agent.owner, agent)
+    if change.webhook_url is not None:
+        # Whoever may not read an agent's messages does not have them posted to where he can.
+        require_scope(principal, "message.read", agent.owner, agent)
+
+
+def _refuse_waking(before: Agent, after: Agent, principal: Principal) -> None:
+    """Whoever may change an agent may not therefore undo that somebody put it out of service."""
+    is_woken = before.status is AgentStatus.INACTIVE and after.status is AgentStatus.ACTIVE
+    if is_woken and not authorize(principal, "agent.activate", after.owner, after):
+        message = "The agent was put out of service by somebody who may; this key may not undo that."
+        raise Forbidden("inactive_is_not_yours_to_undo", message)
 
 
 def enabled(agent: Agent) -> Agent:

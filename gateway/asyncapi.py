@@ -9,6 +9,8 @@ from pydantic import Discriminator, TypeAdapter
 
 from contracts.directory import DirectoryRecord
 from contracts.events import Event
+from contracts.heartbeats import AGE_MAX_S, PARTS, SESSIONS_PER_MESSAGE
+from contracts.heartbeats import VERSION as BEATS_VERSION
 from contracts.records import Echo, Envelope
 from contracts.subject_patterns import PATTERNS
 from contracts.tenant_events import EventType
@@ -50,7 +52,9 @@ _CHANNELS: Final[Mapping[str, _Channel]] = {
     "bg": _Channel(message="Envelope", summary="Background work waits for its host.", accounts="CORE, EDGE"),
     "inbox": _Channel(message="Envelope", summary="A message is in the agent's inbox.", accounts="CORE, EDGE"),
     "webhook": _Channel(message="Envelope", summary="A webhook is being posted.", accounts="CORE, EDGE"),
-    "heartbeat": _Channel(message="Heartbeat", summary="A monitor lives.", action="receive", accounts="EDGE, CORE"),
+    "heartbeat": _Channel(
+        message="Heartbeat", summary="A monitor's sessions live.", action="receive", accounts="EDGE, CORE"
+    ),
     "events": _Channel(message="TenantEvent", summary="What an owner is told, as CloudEvents; stored in EVENTS."),
     "directory_changed": _Channel(message="DirectoryKey", summary="This key of the directory changed."),
     "session_attached": _Channel(message="AgentId", summary="A live session attached to this agent."),
@@ -124,7 +128,7 @@ def _payloads() -> tuple[dict[str, Document], Document]:
     payloads = {name: _plain(schema) for (name, _), schema in found.items() if name != "EventType"}
     payloads |= {
         "Moved": _TEXT,
-        "Heartbeat": _TEXT,
+        "Heartbeat": _heartbeat(),
         "DirectoryKey": _TEXT,
         "AgentId": _TEXT,
         "TenantEvent": _cloud_event(),
@@ -135,6 +139,32 @@ def _payloads() -> tuple[dict[str, Document], Document]:
 def _plain(schema: Document) -> Document:
     """Without OpenAPI's discriminator object, which AsyncAPI spells otherwise: the `const` of each type says it too."""
     return {name: value for name, value in schema.items() if name != "discriminator"}
+
+
+def _heartbeat() -> Document:
+    session = [
+        {"type": "string", "description": "The ULID the session's id ends with."},
+        {"type": "string", "description": "`beat_proof` of the answer to its attach."},
+        {
+            "type": "number",
+            "description": "The age of its sign of life in seconds.",
+            "minimum": 0,
+            "maximum": AGE_MAX_S,
+        },
+    ]
+    return {
+        "type": "object",
+        "required": ["v", "s"],
+        "properties": {
+            "v": {"const": BEATS_VERSION},
+            "part": {"type": "integer", "minimum": 0, "exclusiveMaximum": PARTS, "default": 0},
+            "s": {
+                "type": "array",
+                "maxItems": SESSIONS_PER_MESSAGE,
+                "items": {"type": "array", "prefixItems": session, "minItems": 3, "maxItems": 3},
+            },
+        },
+    }
 
 
 def _cloud_event() -> Document:

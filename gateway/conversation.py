@@ -74,7 +74,7 @@ class Conversation:
 
     async def _parent(self, message_id: str, principal: Principal) -> Message:
         try:
-            return (await self._service.find_message(message_id, principal)).history.message
+            return (await self._service.find_message(message_id, principal, "message.answer")).history.message
         except NotFound:
             message = "There is no message to reply to under this id."
             raise NotFound("reply_to_not_found", message, field="reply_to") from None

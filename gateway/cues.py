@@ -298,7 +298,7 @@ class CueBook:
             cue,
             fire,
             receiver,
-            await self._directory.attached(receiver.id),
+            await self._directory.live(receiver.id),
             payload=merged(cue.payload, wanted.payload_override, wanted.merge_strategy),
             key=own_key,
             wish=replace(cue.wish, send_at=wanted.send_at),

@@ -85,12 +85,12 @@ class DeadLetters:
         """Raises `NotFound` for an agent the caller cannot act for."""
         if selection.message_ids is not None:
             return Chosen(owner=caller.owner, message_ids=tuple(selection.message_ids))
-        return await self.chosen_by(selection.filter or FilterBody(), caller)
+        return await self.chosen_by(selection.filter or FilterBody(), caller, "message.discard")
 
-    async def chosen_by(self, body: FilterBody, caller: Principal) -> Chosen:
+    async def chosen_by(self, body: FilterBody, caller: Principal, action: str) -> Chosen:
         agent = None
         if body.agent is not None:
-            agent = await self._directory.find(body.agent, caller, action="message.discard", field="agent")
+            agent = await self._directory.find(body.agent, caller, action=action, field="agent")
         wanted = DeadLetterFilter(
             agent_id=agent.id if agent else None,
             states=tuple(State(word) for word in body.states),
@@ -178,7 +178,9 @@ class DeadLetters:
 
         async def read(place: int) -> None:
             try:
-                standings[place] = await self._service.find_message(chosen.message_ids[place], caller)
+                standings[place] = await self._service.find_message(
+                    chosen.message_ids[place], caller, "message.redrive"
+                )
             except NotFound:
                 standings[place] = None
 
@@ -191,7 +193,7 @@ class DeadLetters:
                 survey.message_ids.append(standing.history.message.id)
 
     async def _sample(self, message_id: str, decision: Decision, caller: Principal) -> JsonObject:
-        standing = await self._service.find_message(message_id, caller)
+        standing = await self._service.find_message(message_id, caller, "message.redrive")
         return {
             "message_id": message_id,
             "agent_id": standing.history.message.agent_id,

@@ -4,7 +4,7 @@ Reads come from the store's memory, at most two seconds old. A change reads afre
 at once by compare-and-set; when somebody else was faster it decides again on what is there now.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from contracts.clock import Clock, Ids
@@ -15,6 +15,7 @@ from contracts.directory import (
     SlugEntry,
     agent_key,
     api_key_key,
+    backed_key,
     key_entry_key,
     live_key,
     owner_key,
@@ -23,8 +24,9 @@ from contracts.directory import (
 from contracts.errors import Stale, Unavailable
 from contracts.records import Agent, ApiKey, LiveSession, Principal
 from gateway.address import Address, ById, BySlug, parse_address
-from gateway.auth import authorize
+from gateway.auth import authorize, reaches
 from gateway.keys import KEY_BYTES, KeyText, new_key, parse_key
+from gateway.permissions import key_is_confined
 from gateway.ports import DirectoryStore, Write
 from gateway.problems import agent_not_found
 
@@ -51,12 +53,55 @@ class Directory:
     async def resolve(
         self, address: Address, principal: Principal, *, action: str, fresh: bool = False, with_deleted: bool = False
     ) -> Agent:
-        agent = await self._agent(address, principal, action, fresh=fresh)
-        if agent is None or agent.cue_id or not authorize(principal, action, agent.owner):
+        agent = await self._agent(address, principal, fresh=fresh)
+        if agent is None or not _is_open(agent, principal, action):
             raise agent_not_found()
         if agent.deleted_at is not None and not with_deleted:
             raise agent_not_found()
         return agent
+
+    async def find_all(self, agent_ids: Sequence[str], principal: Principal, *, action: str) -> dict[str, Agent]:
+        """Those of many agents, by their ids, to whom the caller may do `action`; looked up together."""
+        found = await self._store.get_all([agent_key(each) for each in agent_ids], Agent)
+        agents = [each.record for each in found if each and each.record.deleted_at is None]
+        return {each.id: each for each in agents if _is_open(each, principal, action)}
+
+    async def narrowed(self, reference: str | None, caller: Principal, *, action: str, field: str) -> Agent | None:
+        """The one agent a list is about: the one it names, or the only one its caller acts for. None: all of the owner.
+
+        Raises `Forbidden` (`key_is_confined`) for a caller that acts for several, or none, and names none.
+        """
+        if reference is not None:
+            return await self.find(reference, caller, action=action, field=field)
+        own = await self.confines(caller, action)
+        if own is None:
+            return None
+        if len(own) != 1:
+            raise key_is_confined()
+        return own[0]
+
+    async def confines(self, caller: Principal, action: str) -> list[Agent] | None:
+        """The only agents to whom the caller may do `action`, by slug; None for one who may to all of its owner's."""
+        if authorize(caller, action, caller.owner):
+            return None
+        agent_ids = [caller.agent_id] if caller.agent_id else await self._backed_by(caller.service_account_id)
+        found = await self._store.get_all([agent_key(each) for each in agent_ids], Agent)
+        agents = [each.record for each in found if each and each.record.deleted_at is None]
+        own = [each for each in agents if authorize(caller, action, each.owner, each)]
+        return sorted(own, key=lambda each: each.slug)
+
+    async def _backed_by(self, account_id: str | None) -> list[str]:
+        if account_id is None:
+            return []
+        prefix = backed_key(account_id, "")
+        return [f"agent_{key.removeprefix(prefix)}" for key in await self._store.keys(f"{prefix}*")]
+
+    async def may(self, principal: Principal, action: str, owner: str, agent_id: str) -> bool:
+        """`authorize` where only the agent's id is known; it is looked up only for whom that matters."""
+        if not principal.is_confined:
+            return authorize(principal, action, owner)
+        found = await self._store.get(agent_key(agent_id), Agent)
+        return authorize(principal, action, owner, found.record if found else None)
 
     async def sessions(self, agent_id: str) -> tuple[LiveSession, ...]:
         """All sessions on record, the detached ones as well, oldest first."""
@@ -64,29 +109,39 @@ class Directory:
         return found.record.sessions if found else ()
 
     async def attached(self, agent_id: str) -> tuple[LiveSession, ...]:
-        return tuple(session for session in await self.sessions(agent_id) if session.detached_at is None)
+        """Those of them that nobody has noted the end of, of all transports."""
+        return tuple(session for session in await self.sessions(agent_id) if session.is_attached)
 
-    async def _agent(self, address: Address, principal: Principal, action: str, *, fresh: bool) -> Agent | None:
-        agent_id = await self._id(address, principal, action, fresh=fresh)
+    async def live(self, agent_id: str) -> tuple[LiveSession, ...]:
+        """The attached ones that pushes go to."""
+        return tuple(each for each in await self.sessions(agent_id) if each.is_live and each.is_attached)
+
+    async def _agent(self, address: Address, principal: Principal, *, fresh: bool) -> Agent | None:
+        agent_id = await self._id(address, principal, fresh=fresh)
         found = await self._store.get(agent_key(agent_id), Agent, fresh=fresh) if agent_id else None
         return found.record if found else None
 
-    async def _id(self, address: Address, principal: Principal, action: str, *, fresh: bool) -> str | None:
+    async def _id(self, address: Address, principal: Principal, *, fresh: bool) -> str | None:
         match address:
             case ById(agent_id):
                 return agent_id
             case BySlug(slug, named):
                 owner = principal.owner if named is None else named
                 # Somebody else's namespace is not even looked at, so its names cannot be told apart by time.
-                if not authorize(principal, action, owner):
+                if not reaches(principal, owner):
                     return None
                 entry = await self._store.get(slug_key(owner, slug), SlugEntry, fresh=fresh)
                 return entry.record.agent_id if entry else None
 
 
-async def decided(change: Callable[[], Awaitable[T]]) -> T:
+def _is_open(agent: Agent, principal: Principal, action: str) -> bool:
+    """Whether somebody may do this to an agent that has a name of its own."""
+    return agent.cue_id is None and authorize(principal, action, agent.owner, agent)
+
+
+async def decided(change: Callable[[], Awaitable[T]], *, rounds: int = ROUNDS) -> T:
     """Run a change (read, decide, transact) again while others are faster; `Unavailable` when they always are."""
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         try:
             return await change()
         except Stale:

@@ -49,9 +49,13 @@ class Grants:
         agent; without a grant an owner's names are not looked at, so nothing about them shows in the time either.
         """
         agent = await self._opened(address, principal)
-        if agent is None or not _is_open(agent):
+        if agent is None or not is_open(agent):
             raise agent_not_found()
         return agent
+
+    async def admits(self, giver: str, principal: Principal) -> bool:
+        """Whether the caller may send to those of this owner's agents that are open; see `is_open`."""
+        return await self._granted(giver, principal)
 
     # --- the steps -------------------------------------------------------------------------------------------------
 
@@ -94,7 +98,8 @@ class Grants:
         return found.record if found else None
 
 
-def _is_open(agent: Agent) -> bool:
+def is_open(agent: Agent) -> bool:
+    """Whether others may send to it, if its owner lets them."""
     return agent.external_addressable and agent.status is AgentStatus.ACTIVE and agent.deleted_at is None
 
 

@@ -63,6 +63,6 @@ class GuardDesk:
     async def _addressee(self, reference: str, caller: Principal) -> Agent:
         address = parse_address(reference, field="recipient")
         try:
-            return await self._directory.resolve(address, caller, action="agent.address")
+            return await self._directory.resolve(address, caller, action="guard.reset")
         except NotFound:
             return await self._grants.addressee(address, caller)

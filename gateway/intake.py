@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from contracts.clock import Clock
 from contracts.errors import Invalid, Malformed, NotFound
@@ -16,10 +16,12 @@ from gateway.conversation import NOTHING_BEFORE, Conversation, Placed
 from gateway.directory import Directory
 from gateway.grants import Grants
 from gateway.lookups import LookupBudget
-from gateway.schemas_messages import NewMessage, RouteQuestion
+from gateway.schemas_messages import NewMessage, RouteQuestion, SelectedMessage
 from gateway.verify_echo import asks_for_echo
+from router.selection import Selected
 from router.service import Draft
 
+Sendable: TypeAlias = NewMessage | SelectedMessage | RouteQuestion
 FURTHEST_AHEAD: Final = timedelta(days=366)
 _IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 _FIELDS: Final = {
@@ -63,19 +65,28 @@ class Intake:
 
     async def draft(self, wanted: NewMessage, headers: SendHeaders, principal: Principal) -> Draft:
         """Raises `Invalid` for what cannot be, and `NotFound` for whom the caller cannot address."""
-        return await self._draft(wanted, headers, principal, is_sent=True)
+        recipient = await self.addressee(wanted.to, principal, "to")
+        return await self.addressed(wanted, recipient, headers, principal)
 
-    async def question(self, wanted: RouteQuestion, headers: SendHeaders, principal: Principal) -> Draft:
-        """The draft of a message that is not sent: nothing is counted for it."""
-        return await self._draft(wanted, headers, principal, is_sent=False)
+    async def question(self, wanted: RouteQuestion, to: str, headers: SendHeaders, principal: Principal) -> Draft:
+        """The draft of a message to this address that is not sent: nothing is counted for it."""
+        recipient = await self.addressee(to, principal, "to")
+        return await self.addressed(wanted, recipient, headers, principal, is_sent=False)
 
-    async def _draft(
-        self, wanted: NewMessage | RouteQuestion, headers: SendHeaders, principal: Principal, *, is_sent: bool
+    async def addressed(
+        self,
+        wanted: Sendable,
+        recipient: Agent,
+        headers: SendHeaders,
+        principal: Principal,
+        *,
+        is_sent: bool = True,
+        selected: Selected | None = None,
     ) -> Draft:
+        """The draft of a message to an agent that the caller may address."""
         if wanted.send_at is not None:
             refuse_too_far(wanted.send_at, self._clock.now())
-        recipient = await self.addressee(wanted.to, principal, "to")
-        sender = await self._sender(headers.from_agent, principal)
+        sender = await self.sender(headers, principal)
         placed = NOTHING_BEFORE
         if wanted.has_context:
             placed = await self._placed(wanted, headers, sender, recipient, principal, is_sent=is_sent)
@@ -90,11 +101,12 @@ class Intake:
             context=placed.context,
             asked_priority=placed.asked_priority,
             idempotency_key=headers.idempotency_key,
+            selected=selected,
         )
 
     async def _placed(
         self,
-        wanted: NewMessage | RouteQuestion,
+        wanted: Sendable,
         headers: SendHeaders,
         sender: Sender,
         recipient: Agent,
@@ -129,7 +141,10 @@ class Intake:
         if not authorize(principal, "agent.address", message.agent_owner):
             await self.addressee(message.agent_id, principal, "to")
 
-    async def _sender(self, reference: str | None, principal: Principal) -> Sender:
+    async def sender(self, headers: SendHeaders, principal: Principal) -> Sender:
+        """Who sends, by the caller's key and what the request says. Raises `NotFound`."""
+        # A key bound to one agent speaks for nobody else, its owner as a whole included.
+        reference = headers.from_agent if headers.from_agent is not None else principal.agent_id
         if reference is None:
             return Sender(owner=principal.owner, key_id=principal.key_id)
         address = parse_address(reference, field="X-Postroom-From-Agent")
@@ -139,7 +154,7 @@ class Intake:
     async def _sessions(self, recipient: Agent) -> tuple[LiveSession, ...]:
         if Channel.LIVE not in recipient.delivery_capabilities:
             return ()
-        return await self._directory.attached(recipient.id)
+        return await self._directory.live(recipient.id)
 
 
 def refuse_too_far(send_at: datetime, now: datetime) -> None:

@@ -72,7 +72,7 @@ class Filters:
         # An id is taken as it is: it filters one's own messages, whoever's agent it is.
         if isinstance(address, ById):
             return address.agent_id
-        return (await directory.resolve(address, caller, action="agent.address")).id
+        return (await directory.resolve(address, caller, action="agent.name")).id
 
     def _thread(self) -> str | None:
         if self.thread_id is not None and not MESSAGE_ID.match(self.thread_id):

@@ -6,10 +6,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from gateway.permissions import RULES
 from gateway.problems import MEDIA_TYPE
 from gateway.schemas_account import NewAccount
 from gateway.schemas_conversation import PeerMessageView
-from gateway.schemas_messages import NewMessage
+from gateway.schemas_messages import NewMessage, SelectedMessage
+from gateway.schemas_selection import MessagesSent
 from gateway.schemas_views import Problem
 
 Document = dict[str, Any]
@@ -32,8 +34,8 @@ def document_of(app: FastAPI) -> Document:
         document["paths"]["/v1/messages"] = {"post": _send_message()}
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations in document["paths"].items():
-            for operation in operations.values():
-                _complete(path, operation)
+            for method, operation in operations.items():
+                _complete(method.upper(), path, operation)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -41,6 +43,8 @@ def document_of(app: FastAPI) -> Document:
 def _add_schemas(document: Document) -> None:
     models = [
         (NewMessage, "validation"),
+        (SelectedMessage, "validation"),
+        (MessagesSent, "validation"),
         (NewAccount, "validation"),
         (PeerMessageView, "validation"),
         (Problem, "validation"),
@@ -52,24 +56,26 @@ def _add_schemas(document: Document) -> None:
     schemas.pop("ValidationError", None)
 
 
-def _complete(path: str, operation: Document) -> None:
+def _complete(method: str, path: str, operation: Document) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     if path in _PUBLIC or path.startswith(_WELL_KNOWN):
         return
     if path not in _WITHOUT_A_KEY:
-        operation["security"] = [{"key": []}]
+        rule = RULES[method, path]
+        operation["security"] = [{"key": [rule.scope.value] if rule.scope else []}]
     for status in _PROBLEM_STATUSES:
         responses.setdefault(status, _PROBLEM)
 
 
 def _send_message() -> Document:
-    view = {"application/json": {"schema": {"$ref": _TEMPLATE.format(model="PeerMessageView")}}}
-    body = {"application/json": {"schema": {"$ref": _TEMPLATE.format(model="NewMessage")}}}
+    view = _either("PeerMessageView", "MessagesSent")
+    body = _either("NewMessage", "SelectedMessage")
     return {
         "tags": ["messages"],
         "summary": "Send Message",
-        "description": "Accept a message: decided, stored durably, pushed. Held with `wait`.",
+        "description": "Accept a message: decided, stored durably, pushed. Held with `wait`. A selector instead of an "
+        "address sends it to whoever fits: to one of them, or to each.",
         "operationId": "send_message",
         "parameters": _send_parameters(),
         "requestBody": {"required": True, "content": body},
@@ -78,6 +84,10 @@ def _send_message() -> Document:
             "200": {"description": "Accepted before, under the same Idempotency-Key.", "content": view},
         },
     }
+
+
+def _either(*models: str) -> Document:
+    return {"application/json": {"schema": {"anyOf": [{"$ref": _TEMPLATE.format(model=model)} for model in models]}}}
 
 
 def _send_parameters() -> list[Document]:

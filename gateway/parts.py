@@ -11,7 +11,9 @@ from gateway.accounts import Accounts
 from gateway.agent_search import AgentSearches
 from gateway.agents import Agents
 from gateway.api_keys import ApiKeys
-from gateway.auth import Authenticator
+from gateway.auth import Authenticator, Tokens
+from gateway.candidates import Candidates
+from gateway.claimable import Claimables
 from gateway.conversation import Conversation
 from gateway.cues import CueBook
 from gateway.dead_letters import DeadLetters
@@ -23,9 +25,12 @@ from gateway.guard_desk import GuardDesk
 from gateway.guard_trips import GuardTrips
 from gateway.holds import Holds
 from gateway.intake import Intake
+from gateway.job_desk import JobDesk
 from gateway.limits import LimitLayers, LimitSettings
 from gateway.live_sessions import LiveSessionBook
 from gateway.metrics import Metrics
+from gateway.monitor_credentials import MonitorCredentials, MonitorSettings
+from gateway.namespaces import Namespaces
 from gateway.notices import Notices
 from gateway.ports import (
     Announcer,
@@ -33,7 +38,10 @@ from gateway.ports import (
     DirectoryStore,
     EchoPushes,
     GuardBook,
+    HeldJobs,
     HighPriorities,
+    KeyUses,
+    MonitorSigner,
     Probe,
     Queries,
     RateLimits,
@@ -41,8 +49,12 @@ from gateway.ports import (
     WebhookDoor,
     Workers,
 )
+from gateway.project_agents import ProjectAgents
 from gateway.redrives import RedriveBook
 from gateway.roster import Rosters
+from gateway.selections import Selections
+from gateway.service_accounts import ServiceAccounts
+from gateway.session_door import SessionDoor
 from gateway.shared_events import SharedEvents
 from gateway.sse import Streams
 from gateway.subscriptions import SubscriptionBook
@@ -56,7 +68,8 @@ from router.service import Service
 class Parts:
     """Everything `create_app` needs. `check_url` raises `Invalid` for a URL that may not become a webhook.
 
-    `webhook_secret_readable`: a webhook's secret may be read again, as CueAPI's clients do.
+    `webhook_secret_readable`: a webhook's secret may be read again, as CueAPI's clients do. `beat_secret`: what proves
+    which sessions a monitor may beat for over the broker.
     """
 
     clock: Clock
@@ -67,6 +80,8 @@ class Parts:
     dead_letters: DeadLetterIndex
     beats: Beats
     workers: Workers
+    held_jobs: HeldJobs
+    key_uses: KeyUses
     watch: Watch
     announcer: Announcer
     events: SharedEvents
@@ -77,6 +92,10 @@ class Parts:
     probe: Probe
     check_url: Callable[[str], None]
     webhook_door: WebhookDoor
+    beat_secret: bytes
+    tokens: Tokens | None = None
+    monitor_signer: MonitorSigner | None = None
+    monitor_settings: MonitorSettings = field(default_factory=MonitorSettings)
     webhook_secret_readable: bool = False
     open_registration: bool = False
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -90,7 +109,7 @@ class Rooms:
     def __init__(self, parts: Parts) -> None:
         store, clock, ids = parts.store, parts.clock, parts.ids
         self.parts = parts
-        self.authenticator = Authenticator(store, clock)
+        self.authenticator = Authenticator(store, clock, parts.key_uses, parts.tokens)
         self.limits = LimitLayers(
             parts.limits,
             parts.rate_limits,
@@ -113,6 +132,8 @@ class Rooms:
         self.accounts = Accounts(store=store, clock=clock, ids=ids)
         self.rosters = Rosters(agents=self.agents, directory=self.directory, beats=parts.beats, clock=clock)
         self.agent_searches = AgentSearches(agents=self.agents, rosters=self.rosters, clock=clock)
+        self.service_accounts = ServiceAccounts(store=store, clock=clock, ids=ids)
+        self.project_agents = ProjectAgents(agents=self.agents, directory=self.directory)
         self.keys = ApiKeys(store=store, authenticator=self.authenticator, clock=clock, ids=ids)
         self.grants = Grants(store=store, clock=clock)
         self.guard_trips = GuardTrips(book=parts.guard_book, notices=self.notices)
@@ -127,6 +148,14 @@ class Rooms:
             conversation=Conversation(service=parts.service, high_priorities=parts.high_priorities, ids=ids),
             clock=clock,
             lookups=self.limits.lookups,
+        )
+        namespaces = Namespaces(store)
+        self.selections = Selections(
+            candidates=Candidates(namespaces=namespaces, grants=self.grants, service=parts.service),
+            intake=self.intake,
+            service=parts.service,
+            store=store,
+            ids=ids,
         )
         self.cues = CueBook(
             store=store,
@@ -146,6 +175,27 @@ class Rooms:
         )
         self.echo_trials = EchoTrials(echoes=self.echoes, beats=parts.beats, holds=self.holds, clock=clock)
         self.sessions = LiveSessionBook(store=store, beats=parts.beats, announcer=parts.announcer, clock=clock, ids=ids)
+        self.claimables = Claimables(parts.queries, parts.service)
+        self.jobs = JobDesk(
+            service=parts.service,
+            queries=parts.queries,
+            claimables=self.claimables,
+            watch=parts.watch,
+            beats=parts.beats,
+            held_jobs=parts.held_jobs,
+            directory=self.directory,
+            namespaces=namespaces,
+            holds=self.holds,
+            clock=clock,
+        )
+        self.monitor_credentials = MonitorCredentials(
+            store=store,
+            directory=self.directory,
+            signer=parts.monitor_signer,
+            clock=clock,
+            settings=parts.monitor_settings,
+        )
+        self.session_door = SessionDoor(directory=self.directory, sessions=self.sessions, beats=parts.beats)
 
 
 def rooms_of(request: Request) -> Rooms:

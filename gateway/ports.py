@@ -1,19 +1,25 @@
 """What the gateway needs of the world. `infra` implements them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from contracts.directory import DirectoryRecord
+from contracts.freshness import Beat, Signs
 from contracts.records import Echo
 from contracts.tenant_events import EventFilter, EventPage, StoredEvent, TenantEvent
 from contracts.words import Channel, Gate, State
 from router.ports import PostResult
 
 T = TypeVar("T", bound=DirectoryRecord)
+PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +46,16 @@ class DirectoryStore(Protocol):
         """The record, or None when absent or deleted. May be two seconds old unless `fresh`."""
         ...
 
+    async def get_all(self, keys: Sequence[str], kind: type[T]) -> "list[Versioned[T] | None]":
+        """`get` of many at once, in their order."""
+        ...
+
     async def transact(self, writes: Sequence[Write]) -> None:
         """Write all or nothing. Raises `Stale` when any expectation fails. Other programs see it within two seconds."""
+        ...
+
+    async def records(self, pattern: str, kind: type[T]) -> list[T]:
+        """The records of all existing keys that match, as they are now."""
         ...
 
     async def keys(self, pattern: str) -> list[str]:
@@ -143,6 +157,27 @@ class Beats(Protocol):
         """
         ...
 
+    @property
+    def known(self) -> int:
+        """About how many names the store knows."""
+        ...
+
+    async def beat_sessions(self, beats: Sequence[Beat]) -> Sequence[datetime | None]:
+        """Note these beats; for each the instant the session counts as heard of at, None where it comes too late.
+
+        Decided and written at once, so that no session that has been silent for too long comes back. A beat within a
+        second of the last one changes nothing.
+        """
+        ...
+
+    async def signs(self, names: Sequence[str]) -> Signs:
+        """When these were heard of, and how far their silence counts. Raises `Unavailable`."""
+        ...
+
+    async def renew_door(self) -> None:
+        """Say that whoever beats can be heard now; a long silence of this before it is an outage, and told as one."""
+        ...
+
     async def last_seen(self, names: Sequence[str]) -> Sequence[datetime | None]: ...
 
     async def forget(self, names: Sequence[str]) -> None: ...
@@ -175,15 +210,49 @@ class Workers(Protocol):
         ...
 
 
+class KeyUses(Protocol):
+    """When keys were last used: to the minute, and never more than a help to whoever tidies up."""
+
+    def note(self, key_id: str) -> None:
+        """The key is in use now. Returns at once."""
+        ...
+
+    async def last_used(self, key_ids: Sequence[str]) -> Sequence[datetime | None]:
+        """Raises `Unavailable` when the store is away."""
+        ...
+
+
+class HeldJobs(Protocol):
+    """How many jobs a worker has in hand: what keeps it from being given more than it can begin, and never a lock.
+
+    Raises `Unavailable` when the store is away.
+    """
+
+    async def count(self, owner: str, worker_id: str) -> int: ...
+
+    async def hold(self, owner: str, worker_id: str, job_id: str, until: datetime) -> None:
+        """The worker has the job until then, if nothing is said of it before."""
+        ...
+
+    async def drop(self, owner: str, worker_id: str, job_id: str) -> None: ...
+
+
 class Watch(Protocol):
     """Being told that a message or a mailbox moved, instead of asking again."""
 
     def message(self, ulid: str) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """Inside, iterate: one item per event of this message from now on (and at least one per second)."""
+        """Inside, iterate: one item after events of this message from now on (and at least one per second)."""
         ...
 
     def inbox(self, agent_id: str) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """Inside, iterate: one item per push to this agent's inbox (and at least one per second)."""
+        """Inside, iterate: one item after pushes to this agent's inbox (and at least one per second)."""
+        ...
+
+    def background(self, agent_ids: Collection[str] | None) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+        """Inside, iterate: one item after pushes of background work to these agents, None: to any at all.
+
+        At least one per two seconds: what is to be tried again becomes due without a push.
+        """
         ...
 
 
@@ -294,3 +363,44 @@ class EventLog(Protocol):
         ...
 
     async def last_seq(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialTerms:
+    """What a monitor's credential says: whose it is, what it opens, and from when until when. Whole seconds count."""
+
+    monitor_id: str
+    owner: str
+    public_key: str
+    subscribe: tuple[str, ...]
+    publish: tuple[str, ...]
+    issued_at: datetime
+    expires_at: datetime
+
+
+class MonitorSigner(Protocol):
+    """Vouches for monitors in the name of the one account of the broker that all of them are in."""
+
+    @property
+    def account(self) -> str:
+        """Its public key."""
+        ...
+
+    def is_user_key(self, text: str) -> bool:
+        """Say whether this is a user's public key, checksum included."""
+        ...
+
+    def sign(self, terms: CredentialTerms) -> str:
+        """The credential: the broker believes it, and whoever has the private key may use it."""
+        ...
+
+
+class TokenKeys(Protocol):
+    """The public keys of the OpenID provider, as this process has them."""
+
+    def find(self, kid: str, algorithm: str) -> PublicKey | None:
+        """The key of this id for this algorithm, out of memory: the provider is never waited for.
+
+        A miss makes the keys be fetched soon, so that a new one is known within seconds.
+        """
+        ...

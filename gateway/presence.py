@@ -5,12 +5,13 @@ away      heard of within half an hour
 offline   anything else, and every inactive agent
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from contracts.records import Agent
+from contracts.freshness import Signs, host_name
+from contracts.records import Agent, LiveSession
 from contracts.words import AgentStatus
 
 JUST_NOW_S: Final = 5
@@ -63,6 +64,15 @@ class Presence:
     @property
     def is_online(self) -> bool:
         return self.status == "online"
+
+
+def signs_of_life(agent: Agent, sessions: Sequence[LiveSession], signs: Signs, now: datetime) -> list[datetime | None]:
+    """When an agent's sessions and its host were heard of, the time of outages not counted."""
+    host_seen_at = signs.heard[host_name(agent.id)]
+    return [
+        host_seen_at and signs.counted_at(host_seen_at, now),
+        *(signs.counted_at(signs.seen_at(session), now) for session in sessions),
+    ]
 
 
 def presence_of(agent: Agent, signs: Iterable[datetime | None], now: datetime) -> Presence:

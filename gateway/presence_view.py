@@ -1,17 +1,17 @@
 """One agent's presence as clients read it: its sessions, its host, and the way pushes take to it. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from contracts.freshness import asked_name, echo_name, host_name
-from contracts.records import Agent, JsonObject, LiveSession, Reachability, SessionFact
+from contracts.freshness import Signs, asked_name, echo_name, host_name
+from contracts.records import Agent, JsonObject, LiveSession, Reachability
 from contracts.words import Channel, Reason
 from gateway.etags import weak_etag
-from gateway.presence import age_s, is_fresh, presence_of
+from gateway.presence import age_s, presence_of, signs_of_life
 from router.explain import instant
 from router.gates import ECHO_BOUND_S, Question, push_path
-
-Seen = Mapping[str, datetime | None]
+from router.sessions import is_connected, is_overdue
+from router.sessions import presence as sessions_presence
 
 
 def presence_names(agent: Agent, sessions: Sequence[LiveSession]) -> list[str]:
@@ -20,13 +20,15 @@ def presence_names(agent: Agent, sessions: Sequence[LiveSession]) -> list[str]:
 
 
 def presence_view(
-    agent: Agent, sessions: Sequence[LiveSession], seen: Seen, now: datetime, *, echo_bound_s: int = ECHO_BOUND_S
+    agent: Agent, sessions: Sequence[LiveSession], signs: Signs, now: datetime, *, echo_bound_s: int = ECHO_BOUND_S
 ) -> JsonObject:
     """The whole view. Its ETag covers what changes now and then, not the ages, which always do."""
-    host_seen_at = seen[host_name(agent.id)]
-    presence = presence_of(agent, [host_seen_at, *(seen[session.id] for session in sessions)], now)
-    labeled = [_session(agent, session, seen[session.id], now) for session in sessions]
-    way = _push_path(agent, sessions, seen, now, echo_bound_s)
+    host_seen_at = signs.heard[host_name(agent.id)]
+    presence = presence_of(agent, signs_of_life(agent, sessions, signs, now), now)
+    word = sessions_presence(agent, sessions, signs)
+    live = [session for session in sessions if session.is_live and is_connected(session, signs)]
+    labeled = [_session(agent, session, signs, now) for session in live]
+    way = _push_path(agent, live, signs, now, echo_bound_s)
     lasting = [(each["label"], each["is_default"], each["fresh"]) for each in labeled]
     return {
         "agent_id": agent.id,
@@ -34,36 +36,42 @@ def presence_view(
         "address": agent.address,
         "online": presence.is_online,
         "derived_status": presence.status,
+        "presence": word.value,
         "bucketed_seen": presence.seen,
         "last_seen_relative": presence.seen,
-        "last_seen_at": instant(presence.last_seen_at),
+        "last_seen_at": instant(_newest([host_seen_at, *(signs.shown_at(session.id) for session in sessions)])),
         "default_live": next((each for each in labeled if each["is_default"]), None),
         "labeled_sessions": labeled,
         "host": {"last_seen_at": instant(host_seen_at), "heartbeat_age_sec": age_s(host_seen_at, now)},
         "push_path": way,
-        "etag": weak_etag([agent.slug, presence.status, presence.seen, lasting, way["reachable"]]),
+        "etag": weak_etag([agent.slug, presence.status, presence.seen, word.value, lasting, way["reachable"]]),
     }
 
 
-def _session(agent: Agent, session: LiveSession, seen_at: datetime | None, now: datetime) -> JsonObject:
+def _newest(instants: Iterable[datetime | None]) -> datetime | None:
+    return max((each for each in instants if each is not None), default=None)
+
+
+def _session(agent: Agent, session: LiveSession, signs: Signs, now: datetime) -> JsonObject:
+    seen_at = signs.shown_at(session.id)
     return {
         "label": session.label,
         "session_id": session.id,
         "cue_id": session.cue_id,
         "task_name": session.task_name,
         "is_default": session.is_default,
-        "fresh": is_fresh(seen_at, now, max_age_s=agent.heartbeat_age_sec),
+        "fresh": not is_overdue(session, agent, signs),
         "last_seen_at": instant(seen_at),
         "heartbeat_age_sec": age_s(seen_at, now),
     }
 
 
 def _push_path(
-    agent: Agent, sessions: Sequence[LiveSession], seen: Seen, now: datetime, echo_bound_s: int
+    agent: Agent, sessions: Sequence[LiveSession], signs: Signs, now: datetime, echo_bound_s: int
 ) -> JsonObject:
     """What the router's own gate says of it now."""
-    asked_at, answered_at = seen[asked_name(agent.id)], seen[echo_name(agent.id)]
-    facts = tuple(_fact(session, seen[session.id]) for session in sessions)
+    asked_at, answered_at = signs.heard[asked_name(agent.id)], signs.heard[echo_name(agent.id)]
+    facts = tuple(signs.fact_of(session, now) for session in sessions)
     reach = Reachability(sessions=facts, echo_asked_at=asked_at, echo_answered_at=answered_at)
     question = Question(recipient=agent, reach=reach, now=now, echo_bound_s=echo_bound_s)
     answer = push_path(question, Channel.LIVE)
@@ -75,13 +83,3 @@ def _push_path(
         "asked_at": instant(asked_at),
         "answered_at": instant(answered_at),
     }
-
-
-def _fact(session: LiveSession, seen_at: datetime | None) -> SessionFact:
-    return SessionFact(
-        id=session.id,
-        label=session.label,
-        is_default=session.is_default,
-        last_seen_at=seen_at,
-        echoes=session.echoes,
-    )

@@ -28,6 +28,11 @@ def agent_not_found() -> NotFound:
     return NotFound("agent_not_found", "There is no such agent.")
 
 
+def error_view(error: Rejected | Unavailable) -> dict[str, Any]:
+    """What `error` holds in the answer to this exception."""
+    return {"code": error.code, "message": error.message, "status": error.http_status, **_facts(error)}
+
+
 def problem_of(error: Exception, request_id: str) -> Response:
     """The answer to any exception. What is not an error of ours is a bug and is answered without details."""
     if isinstance(error, Rejected | Unavailable):

@@ -67,14 +67,14 @@ class RedriveBook:
 
     async def find(self, redrive_id: str, caller: Principal) -> JsonObject:
         """Raises `NotFound` for what is absent and for what is somebody else's, alike."""
-        job, run = await self._find(redrive_id, caller)
+        job, run = await self._find(redrive_id, caller, "redrive.read")
         return redrive_view(job, run.record)
 
     async def cancel(self, redrive_id: str, caller: Principal) -> JsonObject:
         """Raises `Conflict` (`redrive_ended`) for one that is done; may be repeated."""
 
         async def change() -> JsonObject:
-            job, run = await self._find(redrive_id, caller)
+            job, run = await self._find(redrive_id, caller, "redrive.cancel")
             if run.record.state is RedriveState.DONE:
                 raise Conflict("redrive_ended", "This redrive is done.")
             if run.record.state is not RedriveState.RUNNING:
@@ -85,7 +85,7 @@ class RedriveBook:
 
         return await decided(change)
 
-    async def _find(self, redrive_id: str, caller: Principal) -> tuple[Redrive, Versioned[RedriveRun]]:
+    async def _find(self, redrive_id: str, caller: Principal, action: str) -> tuple[Redrive, Versioned[RedriveRun]]:
         if not REDRIVE_ID.match(redrive_id):
             raise _no_redrive()
         keys = [redrive_key(caller.owner, redrive_id)]
@@ -93,7 +93,7 @@ class RedriveBook:
             keys = await self._store.keys(redrive_key("*", redrive_id))
         job = await self._store.get(keys[0], Redrive) if keys else None
         run = await self._store.get(run_key(redrive_id), RedriveRun, fresh=True)
-        if job is None or run is None or not authorize(caller, "redrive.read", job.record.owner):
+        if job is None or run is None or not authorize(caller, action, job.record.owner):
             raise _no_redrive()
         return job.record, run
 

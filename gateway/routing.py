@@ -1,4 +1,4 @@
-"""How our routes differ from the framework's: first the caller is known, then the body is read strictly and parsed."""
+"""How our routes differ from the framework's: the caller is known, let in by rule, and the body read strictly."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ from contracts.errors import Invalid
 from contracts.records import Principal
 from gateway.body import read_object
 from gateway.parts import Rooms, rooms_of
+from gateway.permissions import rule_of
 from gateway.verify_echo import METHODS, wants_echo, with_echo
 
 
@@ -25,10 +26,11 @@ class Answer(Response):
 
 
 class StrictRoute(APIRoute):
-    """A route for callers with a key. Forgetting to authenticate is not possible here."""
+    """A route for callers with a key. Forgetting to authenticate is not possible here, nor forgetting the rule."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        rule = rule_of(self.methods or (), self.path)
         has_body = self.body_field is not None
         is_optional = self.body_field is not None and not self.body_field.field_info.is_required()
 
@@ -36,6 +38,7 @@ class StrictRoute(APIRoute):
             scope = request.scope
             authenticator = rooms_of(request).authenticator
             principal = await authenticator.principal(scope["headers"], scope["query_string"])
+            rule.admit(principal)
             request.state.principal = principal
             if not has_body:
                 return _echoing(request, await handle(request), None)

@@ -48,13 +48,17 @@ class WorkerPage(View):
 
 
 class AccountView(PrincipalView):
-    """Who a key speaks for. What there is no limit of here is null."""
+    """Who a key or a token speaks for, and what it is. What there is no limit of here is null.
 
+    `email`, `active_cues` and `executions_this_month` are null for a key that may not read its owner's usage.
+    """
+
+    kind: Literal["key", "agent", "service_account", "token"]
     email: str | None
     plan: str
     slug: str
     api_key_prefix: str
-    active_cues: int
+    active_cues: int | None
     active_cue_limit: int | None
     executions_this_month: int | None
     monthly_execution_limit: int | None

@@ -1,14 +1,16 @@
-"""The bodies that change agents, live sessions, hosts' beats and keys."""
+"""The bodies that change agents, live sessions and hosts' beats."""
 
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import to_json
 
 from contracts.errors import Invalid
 from contracts.records import Profile
 from contracts.words import Channel, WorkStyle
 from gateway.schemas import (
+    MAX_METADATA_BYTES,
     MAX_URL,
     AttestationWord,
     Body,
@@ -47,6 +49,12 @@ def _with_wake(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
+def _not_too_large(value: dict[str, Any]) -> dict[str, Any]:
+    if value and len(to_json(value)) > MAX_METADATA_BYTES:
+        refuse("object_too_large", f"This object may have {MAX_METADATA_BYTES} bytes of JSON.")
+    return value
+
+
 WorkStyleWord: TypeAlias = Annotated[Literal["sync", "async"], BeforeValidator(_work_style_word)]
 PreferredContact: TypeAlias = Annotated[ChannelWord, BeforeValidator(_routing_word)]
 Capabilities: TypeAlias = Annotated[
@@ -65,6 +73,9 @@ BeatAge: TypeAlias = Annotated[float, Field(ge=0, le=MAX_AGE_S, allow_inf_nan=Fa
 
 
 StatedWord: TypeAlias = Literal["online", "away", "offline"]
+Kind: TypeAlias = Annotated[Name, Field(examples=["llm"])]
+Description: TypeAlias = Annotated[str, Field(max_length=2_000)]
+FreeMap: TypeAlias = Annotated[dict[str, Any], AfterValidator(_not_too_large)]
 DisplayName: TypeAlias = Annotated[OneLine, Field(min_length=1, max_length=255)]
 
 
@@ -114,6 +125,13 @@ class NewAgent(Body):
     )
     metadata: AgentMetadata = Field(default_factory=dict)
     profile: ProfileBody = Field(default_factory=ProfileBody)
+    service_account_id: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="The service account that backs it, for life."
+    )
+    description: Description | None = None
+    kind: Kind | None = None
+    capabilities: FreeMap = Field(default_factory=dict, description="What it is selected by; says nothing of channels.")
+    config: FreeMap = Field(default_factory=dict, description="Kept and shown as it is.")
 
     @model_validator(mode="after")
     def has_a_name(self) -> "NewAgent":
@@ -136,12 +154,15 @@ class NewAgent(Body):
 
 
 class AgentChange(Body):
-    """What to change of an agent; what is absent stays. Null clears `preferred_contact` and `webhook_url`."""
+    """What to change of an agent; what is absent stays. Null clears what is a text, a channel or a URL.
+
+    `metadata`, `profile`, `capabilities` and `config` are replaced whole.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"heartbeat_age_sec": 300}]})
 
     slug: Slug = ""
-    display_name: DisplayName = Field(default="", description="Changes `profile.display_name` alone.")
+    display_name: DisplayName | None = Field(default=None, description="Changes `profile.display_name` alone.")
     delivery_capabilities: Capabilities = Field(default_factory=list)
     preferred_contact: PreferredContact | None = None
     heartbeat_age_sec: HeartbeatAge = 120
@@ -155,6 +176,10 @@ class AgentChange(Body):
     external_addressable: bool = False
     metadata: AgentMetadata = Field(default_factory=dict)
     profile: ProfileBody = Field(default_factory=ProfileBody)
+    description: Description | None = None
+    kind: Kind | None = None
+    capabilities: FreeMap = Field(default_factory=dict)
+    config: FreeMap = Field(default_factory=dict)
 
 
 class Attach(Body):
@@ -172,6 +197,9 @@ class Attach(Body):
         default=None, description="CueAPI's name for the session; kept and shown, and nothing more."
     )
     echoes: bool = Field(default=False, description="Answers the echoes asked on the subject of its pushes.")
+    monitor_id: Slug | None = Field(
+        default=None, description="The monitor that beats for it over the broker; the answer then holds `beat_proof`."
+    )
 
 
 class SessionChange(Body):
@@ -231,13 +259,3 @@ class EchoWanted(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"timeout_s": 5}]})
 
     timeout_s: Annotated[float, Field(ge=0.1, le=30, allow_inf_nan=False)] = 5.0
-
-
-class NewKey(Body):
-    """An API key to mint."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "laptop"}]})
-
-    owner: Slug | None = None
-    name: Annotated[OneLine, Field(max_length=64)] = ""
-    admin: bool = False

@@ -3,12 +3,23 @@
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from contracts.records import Wish
 from contracts.words import FALLBACK_ALIASES, Channel, FallbackMode, VerificationMode
 from gateway.instants import parse_instant
 from gateway.schemas import MAX_SUBJECT, Body, Metadata, OneLine, Reference, Something, refuse, renamed
+from gateway.schemas_selection import EXAMPLE as SELECTOR
+from gateway.schemas_selection import AgentSelector
 
 MAX_CLAIM_WINDOW_S = 600
 MAX_TTL_S = 31_536_000
@@ -36,6 +47,11 @@ def _mode_of(value: object) -> object:
     return value
 
 
+def _addressed(value: object) -> object:
+    """A text as it is, and everything else as a selector: one answer to what is neither."""
+    return value if isinstance(value, str) else AgentSelector.model_validate(value)
+
+
 _MODES: Final[dict[str, Any]] = {"type": "string", "enum": [mode.value for mode in VerificationMode]}
 _MODE_OBJECT: Final[dict[str, Any]] = {
     "type": "object",
@@ -50,6 +66,9 @@ VerificationWord: TypeAlias = Annotated[
     Literal["none", "require_external_id", "require_result_url", "require_artifacts", "manual"],
     BeforeValidator(_mode_of),
     WithJsonSchema({"anyOf": [_MODES, _MODE_OBJECT], "default": "none"}),
+]
+AddressOrSelector: TypeAlias = Annotated[
+    str | AgentSelector, PlainValidator(_addressed, json_schema_input_type=Reference | AgentSelector)
 ]
 ModeWord: TypeAlias = Literal["live", "bg", "inbox", "webhook", "auto"]
 FallbackWord: TypeAlias = Annotated[
@@ -70,7 +89,7 @@ EXAMPLE: dict[str, JsonValue] = {
 class Wished(Body):
     """How the sender wants something delivered, and to whom."""
 
-    to: Reference
+    to: AddressOrSelector
     subject: Annotated[OneLine, Field(max_length=MAX_SUBJECT)] | None = None
     delivery_mode: ModeWord = "auto"
     live_fallback_mode: FallbackWord | None = Field(
@@ -114,14 +133,26 @@ class Wished(Body):
         )
 
 
-class NewMessage(Wished):
+class _Message(Wished):
+    message: Something = Field(
+        validation_alias=AliasChoices("message", "body"), description="The text; `body` is read as the same field."
+    )
+
+
+class NewMessage(_Message):
     """A message to deliver."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
-    message: Something = Field(
-        validation_alias=AliasChoices("message", "body"), description="The text; `body` is read as the same field."
-    )
+    to: Reference
+
+
+class SelectedMessage(_Message):
+    """A message to deliver to whoever fits: to one of them, or to each."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"to": SELECTOR, "message": "Are you there?"}]})
+
+    to: AgentSelector
 
 
 class RouteQuestion(Wished):

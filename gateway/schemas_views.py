@@ -11,6 +11,7 @@ from contracts.words import (
     Gate,
     OutcomeState,
     Reason,
+    Scope,
     State,
     Verdict,
     VerificationMode,
@@ -20,6 +21,9 @@ Instant: TypeAlias = Annotated[str, WithJsonSchema({"type": "string", "format": 
 Mode: TypeAlias = Literal["live", "bg", "inbox", "webhook", "auto"]
 ChannelWord: TypeAlias = Literal["live", "bg", "webhook", "inbox"]
 PresenceWord: TypeAlias = Literal["online", "away", "offline"]
+SessionsPresence: TypeAlias = Annotated[
+    Literal["online", "stale", "offline"], Field(description="What the sessions of all transports make of it.")
+]
 Level: TypeAlias = Literal["token", "token+nonce"]
 
 
@@ -178,6 +182,7 @@ class SessionView(View):
     task_name: str
     is_default: bool
     attached: bool
+    status: Literal["connected", "stale", "disconnected"]
     attached_at: Instant
     detached_at: Instant | None
     attestation: Level
@@ -190,51 +195,14 @@ class SessionView(View):
 
 
 class SessionWithToken(SessionView):
+    """`beat_proof`: what its monitor beats with over the broker; null for a session attached without one."""
+
     session_token: str
+    beat_proof: str | None
 
 
 class SessionPage(View):
     live_sessions: list[SessionView]
-
-
-class AgentView(View):
-    id: str
-    slug: str
-    owner: str
-    user_id: str
-    address: str
-    display_name: str | None
-    delivery_capabilities: list[ChannelWord]
-    preferred_contact: ChannelWord | None
-    heartbeat_age_sec: int
-    claim_window_s: int
-    attestation: Level
-    webhook_url: str | None
-    status: Literal["active", "inactive"]
-    stated_presence: Literal["online", "away", "offline"] | None
-    external_addressable: bool
-    metadata: dict[str, Any]
-    profile: ProfileView
-    created_at: Instant
-    updated_at: Instant
-    deleted_at: Instant | None
-    live_sessions: list[SessionView]
-
-
-class AgentWithSecret(AgentView):
-    """An agent; `webhook_secret` is there once, when a webhook URL is first set."""
-
-    webhook_secret: str = ""
-
-
-class AgentPage(View):
-    """`total` is null for a search: what fits is known of the agents looked at only."""
-
-    agents: list[AgentView]
-    next_cursor: str | None
-    total: int | None
-    limit: int
-    offset: int
 
 
 class RosterEntry(View):
@@ -299,6 +267,7 @@ class PresenceView(View):
     address: str
     online: bool
     derived_status: PresenceWord
+    presence: SessionsPresence
     bucketed_seen: str
     last_seen_relative: str
     last_seen_at: Instant | None
@@ -345,22 +314,14 @@ class EchoTrialView(View):
 
 
 class PrincipalView(View):
+    """`scopes` null: no limits. `agent_id`: it acts as this agent alone; `service_account_id`: whose key it is."""
+
     owner: str
     key_id: str
     admin: bool
-
-
-class KeyView(PrincipalView):
-    name: str
-    created_at: Instant
-
-
-class KeyWithText(KeyView):
-    key: str
-
-
-class KeyPage(View):
-    keys: list[KeyView]
+    scopes: list[Scope] | None
+    agent_id: str | None
+    service_account_id: str | None
 
 
 class HealthView(View):
@@ -384,6 +345,15 @@ class ProblemFacts(View):
     trace: list[GateView] = []
     retry_after_s: float = 1.0
     request_id: str = ""
+    considered: int = 0
+    matched: int = 0
+    reachable: int = 0
+    limit: int = 0
+    agents: int = 0
+    keys: int = 0
+    scope: Scope | None = None
+    scopes: list[Scope] = []
+    session_status: str = ""
 
 
 class Problem(View):

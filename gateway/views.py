@@ -1,16 +1,18 @@
 """Agents, sessions and keys as clients read them. Pure; the views of messages are the router's (`router.explain`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
+from contracts.freshness import Signs
 from contracts.records import Agent, ApiKey, JsonObject, LiveSession, Principal, Profile
+from contracts.words import SessionStatus
+from gateway.auth import principal_of
 from gateway.presence import age_s
 from router.explain import instant
+from router.sessions import is_connected, presence, status_of
 
-LastSeen = Mapping[str, datetime | None]
 
-
-def agent_view(agent: Agent, sessions: Sequence[LiveSession], seen: LastSeen, now: datetime) -> JsonObject:
+def agent_view(agent: Agent, sessions: Sequence[LiveSession], signs: Signs, now: datetime) -> JsonObject:
     return {
         "id": agent.id,
         "slug": agent.slug,
@@ -25,24 +27,34 @@ def agent_view(agent: Agent, sessions: Sequence[LiveSession], seen: LastSeen, no
         "attestation": agent.attestation.value,
         "webhook_url": agent.webhook_url,
         "status": agent.status.value,
+        "presence": presence(agent, sessions, signs).value,
         "stated_presence": agent.stated_presence.value if agent.stated_presence else None,
         "external_addressable": agent.external_addressable,
         "metadata": agent.metadata,
         "profile": _profile(agent.profile),
+        "service_account_id": agent.service_account_id,
+        "description": agent.description,
+        "kind": agent.kind,
+        "capabilities": agent.capabilities,
+        "config": agent.config,
         "created_at": instant(agent.created_at),
         "updated_at": instant(agent.updated_at),
         "deleted_at": instant(agent.deleted_at),
-        "live_sessions": [session_view(each, seen.get(each.id), now) for each in sessions if each.is_attached],
+        "live_sessions": [
+            session_view(each, signs, now) for each in sessions if each.is_live and is_connected(each, signs)
+        ],
     }
 
 
-def session_view(session: LiveSession, seen_at: datetime | None, now: datetime) -> JsonObject:
+def session_view(session: LiveSession, signs: Signs, now: datetime) -> JsonObject:
+    seen_at, status = signs.shown_at(session.id), status_of(session, signs)
     return {
         "id": session.id,
         "label": session.label,
         "task_name": session.task_name,
         "is_default": session.is_default,
-        "attached": session.is_attached,
+        "attached": status is SessionStatus.CONNECTED,
+        "status": status.value,
         "attached_at": instant(session.attached_at),
         "detached_at": instant(session.detached_at),
         "attestation": session.attestation.value,
@@ -55,18 +67,25 @@ def session_view(session: LiveSession, seen_at: datetime | None, now: datetime) 
     }
 
 
-def key_view(key: ApiKey) -> JsonObject:
+def key_view(key: ApiKey, used_at: datetime | None = None) -> JsonObject:
     return {
-        "key_id": key.key_id,
-        "owner": key.owner,
+        **principal_view(principal_of(key)),
         "name": key.name,
-        "admin": key.admin,
         "created_at": instant(key.created_at),
+        "expires_at": instant(key.expires_at),
+        "last_used_at": instant(used_at),
     }
 
 
 def principal_view(principal: Principal) -> JsonObject:
-    return {"owner": principal.owner, "key_id": principal.key_id, "admin": principal.admin}
+    return {
+        "owner": principal.owner,
+        "key_id": principal.key_id,
+        "admin": principal.admin,
+        "scopes": None if principal.scopes is None else sorted(scope.value for scope in principal.scopes),
+        "agent_id": principal.agent_id,
+        "service_account_id": principal.service_account_id,
+    }
 
 
 def _profile(profile: Profile) -> JsonObject:

@@ -11,7 +11,7 @@ from contracts.clock import Clock
 from contracts.errors import Invalid, Unavailable
 from contracts.records import JsonObject, Principal
 from contracts.words import State
-from gateway.holds import Holds
+from gateway.holds import Check, Holds
 from gateway.ports import Watch
 from router.execution import Execution
 from router.service import Service, Standing
@@ -52,16 +52,17 @@ class Waiting:
         self._holds = holds
 
     async def hold(
-        self, wanted: Hold, standing: Standing, principal: Principal, receive: Receive
+        self, wanted: Hold, standing: Standing, principal: Principal, receive: Receive, check: Check
     ) -> tuple[Standing, JsonObject]:
         """The message as it stands when it got there, ended, or the time was over; and what `waited` says of it.
 
         The message is accepted already, so this never raises for a neighbour that is away: then nothing was reached.
+        `check` raises once the caller's key counts no more: then nobody is told more than what was known before.
         """
         started_at = self._clock.now()
         latest = _Latest(standing)
         try:
-            async with self._holds.at_most(wanted.timeout_s, receive):
+            async with self._holds.at_most(wanted.timeout_s, receive, check):
                 await self._follow(wanted, latest, principal)
         except Unavailable as error:
             log.warning("wait_cut_short", message_id=standing.history.message.id, code=error.code)
@@ -73,10 +74,10 @@ class Waiting:
         message_id = latest.standing.history.message.id
         async with self._watch.message(latest.standing.history.ulid) as moves:
             # Whatever happened before we listened is in this reading; whatever happens after wakes us.
-            latest.standing = await self._service.find_message(message_id, principal)
+            latest.standing = await self._service.find_message(message_id, principal, "message.follow")
             while not _is_over(wanted, latest.standing.execution):
                 await anext(moves)
-                latest.standing = await self._service.find_message(message_id, principal)
+                latest.standing = await self._service.find_message(message_id, principal, "message.follow")
 
 
 @dataclass(slots=True)

@@ -117,7 +117,7 @@ class WebhookDesk:
         address = parse_address(reference, field="ref")
 
         async def step() -> Agent:
-            agent = await self._directory.resolve(address, principal, action="agent.update", fresh=True)
+            agent = await self._directory.resolve(address, principal, action="webhook.update", fresh=True)
             found = await self._store.get(agent_key(agent.id), Agent, fresh=True)
             if found is None or found.record.deleted_at is not None:
                 raise agent_not_found()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from typing import Any
 class Entry:
     """A key's last record: its sequence and bytes. `payload` None: never written, or deleted by the record at `seq`.
 
-    `value` keeps the decoded record of `payload` once somebody asked for it.
+    `value` keeps what was made of `payload` once somebody asked for it.
     """
 
     seq: int
@@ -28,7 +28,7 @@ class DirectoryCache:
 
     def __init__(
         self,
-        read: Callable[[str], Awaitable[Entry]],
+        read: Callable[[Sequence[str]], Awaitable[Sequence[Entry]]],
         *,
         monotonic: Callable[[], float],
         ttl_s: float,
@@ -59,26 +59,39 @@ class DirectoryCache:
             except _Abandoned:
                 continue
 
+    async def get_all(self, keys: Sequence[str]) -> list[Entry]:
+        """`get` of many: what is neither remembered nor being read is read together."""
+        unknown = [key for key in dict.fromkeys(keys) if self._remembered(key) is None and key not in self._reads]
+        entries = dict(zip(unknown, await self._read_together(unknown), strict=True)) if unknown else {}
+        return [entries.get(key) or await self.get(key) for key in keys]
+
     async def read(self, key: str) -> Entry:
         """Ask now, and remember unless the key was dropped meanwhile."""
-        begun = self._monotonic()
-        answer: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        self._reads[key] = answer
+        [entry] = await self._read_together([key])
+        return entry
+
+    async def _read_together(self, keys: Sequence[str]) -> Sequence[Entry]:
+        begun, loop = self._monotonic(), asyncio.get_running_loop()
+        answers: dict[str, asyncio.Future[Entry]] = {key: loop.create_future() for key in keys}
+        self._reads |= answers
         try:
-            entry = await self._read(key)
+            entries = await self._read(keys)
         except BaseException as error:
-            answer.set_exception(error if isinstance(error, Exception) else _Abandoned())
-            # Perhaps nobody else asked; then it is read by nobody.
-            answer.exception()
+            for answer in answers.values():
+                answer.set_exception(error if isinstance(error, Exception) else _Abandoned())
+                # Perhaps nobody else asked; then it is read by nobody.
+                answer.exception()
             raise
         else:
-            answer.set_result(entry)
-            if self._reads.get(key) is answer:
-                self._remember(key, entry, begun + self._ttl_s)
-            return entry
+            for (key, answer), entry in zip(answers.items(), entries, strict=True):
+                answer.set_result(entry)
+                if self._reads.get(key) is answer:
+                    self._remember(key, entry, begun + self._ttl_s)
+            return entries
         finally:
-            if self._reads.get(key) is answer:
-                del self._reads[key]
+            for key, answer in answers.items():
+                if self._reads.get(key) is answer:
+                    del self._reads[key]
 
     def drop(self, key: str) -> None:
         """Forget a key, and what a read under way may find: it may have begun before the change."""

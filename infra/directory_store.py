@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 import structlog
 from nats.aio.msg import Msg
 
-from contracts.directory import DirectoryRecord, LiveSessions, agent_key, live_key
+from contracts.directory import DirectoryRecord, LiveSessions, account_key, agent_key, live_key
 from contracts.errors import Stale, Unavailable
-from contracts.records import Agent, LiveSession
+from contracts.records import Agent, LiveSession, ServiceAccount
 from contracts.subjects import Names
 from gateway.ports import Versioned, Write
 from infra.codec import Undecodable, decode_record, encode_record
@@ -71,11 +71,11 @@ class BucketDirectory:
 
     async def get(self, key: str, kind: type[T], *, fresh: bool = False) -> Versioned[T] | None:
         entry = await (self._cache.read(key) if fresh else self._cache.get(key))
-        if entry.payload is None:
-            return None
-        if not isinstance(entry.value, kind):
-            entry.value = decode_record(kind, entry.payload, record=key)
-        return Versioned(record=entry.value, seq=entry.seq)
+        return _versioned(entry, kind, key)
+
+    async def get_all(self, keys: Sequence[str], kind: type[T]) -> list[Versioned[T] | None]:
+        entries = await self._cache.get_all(keys)
+        return [_versioned(entry, kind, key) for key, entry in zip(keys, entries, strict=True)]
 
     async def transact(self, writes: Sequence[Write]) -> None:
         if not writes:
@@ -119,8 +119,11 @@ class BucketDirectory:
         except Stale:
             await self._commits.commit_together(await self._over_deletions(writes))
 
-    async def _read(self, key: str) -> Entry:
-        return _entry(await last_on(self._broker, self._names.directory_stream, self._names.directory_key(key)))
+    async def _read(self, keys: Sequence[str]) -> Sequence[Entry]:
+        stream, named = self._names.directory_stream, [self._names.directory_key(key) for key in keys]
+        if len(named) == 1:
+            return [_entry(await last_on(self._broker, stream, named[0]))]
+        return [_entry(record) for record in await last_on_each(self._broker, stream, named)]
 
     async def _over_deletions(self, writes: Sequence[Write]) -> list[Record]:
         """The same writes for keys that were deleted: "must not exist" then means "still at the deletion's mark".
@@ -131,7 +134,7 @@ class BucketDirectory:
         for write in writes:
             expected_seq = write.expected_seq
             if expected_seq == 0:
-                entry = await self._read(write.key)
+                [entry] = await self._read([write.key])
                 expected_seq = entry.seq if entry.payload is None else 0
                 is_hopeless = is_hopeless and expected_seq == 0
             records.append(self._record(write, expected_seq))
@@ -160,6 +163,15 @@ class BucketDirectory:
         self._cache.drop(message.data.decode("utf-8", "replace"))
 
 
+def _versioned(entry: Entry, kind: type[T], key: str) -> Versioned[T] | None:
+    if entry.payload is None:
+        return None
+    known: Versioned[T] | None = entry.value
+    if known is None or not isinstance(known.record, kind):
+        known = entry.value = Versioned(record=decode_record(kind, entry.payload, record=key), seq=entry.seq)
+    return known
+
+
 def _entry(record: StoredRecord | None) -> Entry:
     if record is None:
         return Entry(seq=0, payload=None)
@@ -177,7 +189,14 @@ class DirectoryReader:
         found = await self._store.get(agent_key(agent_id), Agent)
         return found.record if found else None
 
+    async def service_account(self, account_id: str) -> ServiceAccount | None:
+        found = await self._store.get(account_key(account_id), ServiceAccount)
+        return found.record if found else None
+
     async def live_sessions(self, agent_id: str) -> tuple[LiveSession, ...]:
+        return tuple(session for session in await self.attached(agent_id) if session.is_live)
+
+    async def attached(self, agent_id: str) -> tuple[LiveSession, ...]:
         found = await self._store.get(live_key(agent_id), LiveSessions)
         return tuple(session for session in found.record.sessions if session.is_attached) if found else ()
 

@@ -1,4 +1,4 @@
-"""What the broker pushes to a monitor, as the EDGE user: core NATS, subscriptions only, through every restart."""
+"""What the broker pushes to a monitor and the beats it publishes: core NATS and no answers, through every restart."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,13 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.errors import Unavailable
 from contracts.records import Echo, Envelope
 from contracts.subjects import is_echo
-from infra.nats_connection import Broker, Patience
+from infra.nats_connection import Broker, Credentials, Patience
 
 ENVELOPE: Final = TypeAdapter(Envelope)
 ECHO: Final = TypeAdapter(Echo)
 ENVELOPE_MAX_BYTES: Final = 8 * 1024
 CONFIRM_TIMEOUT_S: Final = 5
 RETRY_S: Final = 2.0
+REFUSED_TO_SPEAK: Final = "violation for publish"
 
 Pushed = TypeVar("Pushed", Envelope, Echo)
 
@@ -27,13 +28,27 @@ log = structlog.get_logger()
 
 
 class EdgeFeed:
-    """Subscribes and stays subscribed. Subjects the broker refuses are told in the log and asked for again."""
+    """Subscribes and stays subscribed. Subjects the broker refuses are told in the log and asked for again.
 
-    def __init__(self, url: str, *, name: str, patience: Patience | None = None, retry_s: float = RETRY_S) -> None:
+    What the broker does not let us publish is not tried again on the same connection.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        patience: Patience | None = None,
+        retry_s: float = RETRY_S,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """`credentials` says who we are, instead of the file the URL may name."""
         self._url = url
         self._name = name
+        self._credentials = credentials
         self._patience = patience
         self._retry_s = retry_s
+        self._speaks_by: Broker | None = None
 
     async def follow(
         self,
@@ -47,18 +62,46 @@ class EdgeFeed:
                 async with self._connection() as (broker, refused):
                     await _subscribe(broker, subjects, heard, echoed, subscribed)
                     if not refused.is_set():
+                        self._speaks_by = broker
                         subscribed()
                     await refused.wait()
                     log.error("edge_subscription_refused", connection=self._name, subjects=len(subjects))
             except (Unavailable, nats.errors.Error) as error:
                 log.warning("edge_unreachable", connection=self._name, error=str(error))
+            finally:
+                self._speaks_by = None
             await anyio.sleep(self._retry_s)
+
+    @property
+    def is_speaking(self) -> bool:
+        return self._speaks_by is not None and self._speaks_by.is_up
+
+    async def say(self, subject: str, payload: bytes) -> bool:
+        if self._speaks_by is None:
+            return False
+        try:
+            await self._speaks_by.publish(subject, payload)
+        except Unavailable:
+            return False
+        return True
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[tuple[Broker, anyio.Event]]:
         refused = anyio.Event()
+
+        def take_violation(words: str) -> None:
+            if REFUSED_TO_SPEAK in words.lower():
+                self._speaks_by = None
+            else:
+                refused.set()
+
         async with Broker.open(
-            self._url, name=self._name, on_violation=lambda _: refused.set(), patience=self._patience, replies=False
+            self._url,
+            name=self._name,
+            on_violation=take_violation,
+            patience=self._patience,
+            replies=False,
+            credentials=self._credentials,
         ) as broker:
             yield broker, refused
 

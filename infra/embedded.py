@@ -23,10 +23,17 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import anyio
+import psutil
 
+from contracts.clock import Clock
 from infra.binaries import nats_server_binary, redis_server_binary
+from infra.broker_url import broker_url
+from infra.clock import SystemClock
 from infra.embedded_errors import DataInUse, EmbeddedError, PortTaken, StartFailed
 from infra.first_answer import nats_answers, redis_answers
+from infra.nats_identity import CORE, EDGE, SYS, NatsIdentity, installation_identity
+from infra.nats_jwt import read_creds
+from infra.nats_store import adopt_streams
 from infra.secret_file import remembered_passwords
 from infra.tether import signal_group, spawn, terminate
 
@@ -39,30 +46,23 @@ STORE_SHARE: Final = 0.8
 """How much of the free disk a broker may fill: a full store answers at once, a full disk only times out."""
 LOCK_PATIENCE_S: Final = 3.0
 """A server whose parent was killed needs a moment to vanish as well."""
-MAX_MEMORY_BYTES: Final = 512 * 1024 * 1024
-"""A Redis without a limit takes the host down with it; what it holds can be derived again."""
+MEMORY_SHARE: Final = 4
+"""Redis may have a quarter of the machine's memory: without a limit it takes the host down with it."""
+LEAST_MEMORY_BYTES: Final = 512 * 1024 * 1024
 PORT_ATTEMPTS: Final = 3
 """A free port may be taken between our look and the server's bind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NatsPasswords:
-    """The passwords of the three users in nats.conf; each begins with a letter."""
-
-    core: str
-    edge: str
-    sys: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NatsEndpoint:
-    """Where a broker answers; each URL carries its user and password."""
+    """Where a broker answers; each URL names the creds file of its user."""
 
     url: str
     edge_url: str
     sys_url: str
     port: int
     pid: int
+    identity: NatsIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,22 +178,25 @@ class EmbeddedNats(_EmbeddedServer):
         *,
         data_dir: Path,
         port: int = 0,
-        passwords: NatsPasswords | None = None,
+        identity_dir: Path | None = None,
         log_path: Path | None = None,
         config: Path | None = None,
         binary: Path | None = None,
         max_file_store_bytes: int | None = None,
         port_setting: str = "POSTROOM_NATS_PORT",
+        clock: Clock | None = None,
     ) -> None:
         """Prepare a broker; port 0 takes a free one and keeps it over restarts.
 
-        Without `passwords` the data directory remembers its own. Without `max_file_store_bytes` the store may grow by
-        80 % of the disk that is free at the start.
+        Its identity lies in `identity_dir`, else in the data directory, and is made at the first start. Without
+        `max_file_store_bytes` the store may grow by 80 % of the disk that is free at the start.
         """
         super().__init__(data_dir=data_dir, port=port, log_path=log_path, binary=binary, port_setting=port_setting)
-        self._passwords = passwords
+        self._identity_dir = identity_dir or self.data_dir / "identity"
         self._config = config or default_nats_config()
         self._max_file_store_bytes = max_file_store_bytes
+        self._clock = clock or SystemClock()
+        self._identity: NatsIdentity | None = None
 
     async def start(self) -> NatsEndpoint:
         """Start the broker and return once it has answered us as user `core`.
@@ -206,22 +209,22 @@ class EmbeddedNats(_EmbeddedServer):
     @property
     def endpoint(self) -> NatsEndpoint:
         """Where the started broker answers."""
-        passwords = self.passwords()
-        at = f"{HOST}:{self.port}"
+        identity, at = self.identity, f"nats://{HOST}:{self.port}"
         return NatsEndpoint(
-            url=f"nats://core:{passwords.core}@{at}",
-            edge_url=f"nats://edge:{passwords.edge}@{at}",
-            sys_url=f"nats://sys:{passwords.sys}@{at}",
+            url=broker_url(at, creds=identity.creds_path(CORE)),
+            edge_url=broker_url(at, creds=identity.creds_path(EDGE)),
+            sys_url=broker_url(at, creds=identity.creds_path(SYS)),
             port=self.port,
             pid=self.pid,
+            identity=identity,
         )
 
-    def passwords(self) -> NatsPasswords:
-        """The passwords in use: the ones given, else the ones the data directory remembers."""
-        if self._passwords is None:
-            path = self.data_dir / "nats-passwords.json"
-            self._passwords = NatsPasswords(**remembered_passwords(path, ("core", "edge", "sys")))
-        return self._passwords
+    @property
+    def identity(self) -> NatsIdentity:
+        """Keys, accounts and creds files; made when there are none. Raises `BadCredential` for another folder."""
+        if self._identity is None:
+            self._identity = installation_identity(self._identity_dir, self._clock.now())
+        return self._identity
 
     async def _spawn(self, lock: int, log: int) -> asyncio.subprocess.Process:
         for stale in self.data_dir.glob("nats-server_*.ports"):
@@ -230,16 +233,20 @@ class EmbeddedNats(_EmbeddedServer):
             *(nats_server_binary(self._binary), "-c", self._config, "-a", HOST),
             *("-p", self.port or -1, "-m", -1, "--ports_file_dir", self.data_dir),
         ]
+        store_dir = self.data_dir / "store"
+        adopt_streams(store_dir, CORE, self.identity.account(CORE).public)
         environment = nats_environment(
-            passwords=self.passwords(),
-            store_dir=self.data_dir / "store",
+            identity=self.identity,
+            store_dir=store_dir,
             max_file_store_bytes=self._max_file_store_bytes or _share_of_disk(self.data_dir),
         )
         return await spawn(list(map(str, argv)), env=environment, stdout=log, stderr=log, pass_fds=(lock,))
 
     async def _answers(self, pid: int) -> bool:
         port = _announced_port(self.data_dir / f"nats-server_{pid}.ports")
-        if port is None or not await nats_answers(HOST, port, self.passwords().core):
+        if port is None:
+            return False
+        if not await nats_answers(HOST, port, read_creds(self.identity.creds_path(CORE).read_text())):
             return False
         self.port = port
         return True
@@ -326,12 +333,11 @@ def default_nats_config() -> Path:
     return beside if beside.exists() else here.parent / "nats.conf"
 
 
-def nats_environment(*, passwords: NatsPasswords, store_dir: Path, max_file_store_bytes: int) -> dict[str, str]:
+def nats_environment(*, identity: NatsIdentity, store_dir: Path, max_file_store_bytes: int) -> dict[str, str]:
     """The environment nats.conf asks for, and nothing of ours besides."""
     return _bare_environment() | {
-        "POSTROOM_NATS_CORE_PASSWORD": passwords.core,
-        "POSTROOM_NATS_EDGE_PASSWORD": passwords.edge,
-        "POSTROOM_NATS_SYS_PASSWORD": passwords.sys,
+        "POSTROOM_NATS_OPERATOR": json.dumps(str(identity.operator_jwt_path)),
+        "POSTROOM_NATS_JWT_DIR": json.dumps(str(identity.jwt_dir)),
         "POSTROOM_NATS_STORE_DIR": json.dumps(str(store_dir)),
         "POSTROOM_NATS_MAX_FILE_STORE": str(max_file_store_bytes),
     }
@@ -350,7 +356,7 @@ dir .
 appendonly yes
 appendfsync no
 save 3600 1 300 100
-maxmemory {MAX_MEMORY_BYTES}
+maxmemory {max(LEAST_MEMORY_BYTES, psutil.virtual_memory().total // MEMORY_SHARE)}
 maxmemory-policy noeviction
 """
 

@@ -2,7 +2,8 @@
 
     derived    one atomic batch: the first record says "the stream's last sequence is still …", the last one up to which
                sequence of the ledger everything is told
-    others     a plain append: they expect nothing, and a writer that meets them only reads the last sequence again
+    others     a plain append: they expect nothing, and a writer that meets them only reads the last sequence again;
+               what tells of transitions expects the last one of its kind, so that each is told once
 
 Reading is by sequence, which is assigned at the append: what is committed later lies behind what was read before.
 """
@@ -23,6 +24,7 @@ from contracts.tenant_events import (
     NOBODY,
     EventFilter,
     EventPage,
+    EventType,
     LogPlace,
     StoredEvent,
     TenantEvent,
@@ -30,7 +32,7 @@ from contracts.tenant_events import (
 from infra.jetstream_api import ApiRefused, StoredRecord, last_on, last_seq
 from infra.ledger_tail import RETRY_S, Pull
 from infra.nats_connection import Broker
-from infra.stream_append import STORE_FULL, WRONG_LAST_SEQUENCE, StreamAppend
+from infra.stream_append import EXPECTED, STORE_FULL, WRONG_LAST_SEQUENCE, StreamAppend
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +44,7 @@ FULL_RETRY_S: Final = 30.0
 
 
 class EventStream:
-    """Implements `router.ports.EventLog` and `gateway.ports.EventLog`."""
+    """Implements `router.ports.EventLog`, its `PresenceLog` and `gateway.ports.EventLog`."""
 
     def __init__(self, broker: Broker, names: Names, *, full_retry_s: float = FULL_RETRY_S) -> None:
         self._broker = broker
@@ -73,7 +75,14 @@ class EventStream:
     async def publish(self, event: TenantEvent) -> None:
         await self._publish([event], {})
 
+    async def publish_behind(self, event: TenantEvent, after: int) -> None:
+        await self._publish([event], {EXPECTED: str(after)})
+
     # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def newest(self, owner: str, agent_id: str, kind: EventType) -> StoredEvent | None:
+        found = await last_on(self._broker, self._stream, self._names.events(owner, agent_id, kind))
+        return None if found is None else StoredEvent(seq=found.seq, attributes=from_json(found.payload))
 
     async def last_seq(self) -> int:
         return await last_seq(self._broker, self._stream)

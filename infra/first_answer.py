@@ -1,9 +1,12 @@
 """The first question to a server that may not listen yet: raw bytes, so that no client library retries or logs."""
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
+
+from infra.nats_jwt import Creds
 
 
 @contextlib.asynccontextmanager
@@ -17,15 +20,17 @@ async def _connection(host: str, port: int) -> AsyncIterator[tuple[asyncio.Strea
             await writer.wait_closed()
 
 
-async def nats_answers(host: str, port: int, password: str) -> bool:
-    """Say whether the broker on `port` takes user `core` and answers a PING."""
-    options = json.dumps({"user": "core", "pass": password, "verbose": False, "pedantic": False})
+async def nats_answers(host: str, port: int, creds: Creds) -> bool:
+    """Say whether the broker on `port` takes this user and answers a PING."""
     try:
         async with _connection(host, port) as (reader, writer):
-            await reader.readline()
+            nonce = str(json.loads((await reader.readline()).removeprefix(b"INFO "))["nonce"])
+            signature = base64.b64encode(creds.key.sign(nonce.encode())).decode()
+            options = json.dumps({"jwt": creds.jwt, "sig": signature, "verbose": False, "pedantic": False})
             writer.write(f"CONNECT {options}\r\nPING\r\n".encode())
             return (await reader.readline()).strip() == b"PONG"
-    except OSError:
+    except (OSError, ValueError, KeyError):
+        # Not there yet, or something else that listens.
         return False
 
 

@@ -1,6 +1,6 @@
 """The gateway as the monitor sees it: its HTTP interface, with answers as values and errors by who should act."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,13 +23,15 @@ from contracts.errors import (
 )
 from contracts.ids import AGENT_ID, EXECUTION_ID, SLUG
 from contracts.records import JsonObject
-from contracts.words import Channel
-from monitor.ports import Attached, HostedAgent, Leased, Report, Waiting
+from contracts.words import Channel, SessionStatus
+from infra.broker_url import BrokerUrl
+from monitor.ports import Attached, BrokerLogin, HostedAgent, Leased, Report, Waiting
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
 LIMITS: Final = httpx.Limits(max_connections=64, max_keepalive_connections=16)
 RETRY_AFTER_MAX_S: Final = 60.0
 CLAIMABLE_LIMIT: Final = 100
+CONNECTED: Final = SessionStatus.CONNECTED.value
 ATTACHES_AS: Final[JsonObject] = {"attestation": "token+nonce", "echoes": True}
 
 _BY_STATUS: Final[Mapping[int, type[Rejected]]] = {
@@ -55,6 +57,13 @@ def _matching(pattern: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _address(url: str) -> str:
+    """Where the broker is and nothing more: which files to use is for this host to say. Raises `ValueError`."""
+    if "?" in url or BrokerUrl.parse(url).says_who:
+        raise ValueError("not an address alone")
+    return url
+
+
 ExecutionId = Annotated[str, _matching(EXECUTION_ID)]
 AgentId = Annotated[str, _matching(AGENT_ID)]
 Slug = Annotated[str, _matching(SLUG)]
@@ -74,6 +83,24 @@ class _AgentAnswer(BaseModel):
 class _SessionAnswer(BaseModel):
     id: str
     is_default: bool = False
+    beat_proof: str | None = None
+
+
+class _LoginAnswer(BaseModel):
+    jwt: str = Field(repr=False)
+    subjects: frozenset[str]
+    expires_at: AwareDatetime
+    renew_after_s: float = Field(gt=0)
+    nats_url: Annotated[str, AfterValidator(_address)] | None = None
+
+
+class _BeatenSession(BaseModel):
+    session_id: str
+    status: str
+
+
+class _BeatsAnswer(BaseModel):
+    sessions: list[_BeatenSession]
 
 
 class _Claimable(BaseModel):
@@ -145,16 +172,33 @@ class GatewayClient:
             claim_window_s=found.claim_window_s,
         )
 
-    async def attach(self, agent_id: str, label: str, session_token: str) -> Attached:
-        body = {"label": label, "session_token": session_token, **ATTACHES_AS, **self._version}
+    async def broker_login(self, monitor_id: str, public_key: str, agent_ids: Sequence[str]) -> BrokerLogin:
+        body = {"monitor_id": monitor_id, "public_key": public_key, "agents": list(agent_ids)}
+        response = await self._call("POST", "/v1/monitors/credentials", body)
+        found = _read(_LoginAnswer, response)
+        served_at = _served_at(response)
+        return BrokerLogin(
+            jwt=found.jwt,
+            subjects=found.subjects,
+            # By the server's own clock, whatever ours shows.
+            lives_s=(found.expires_at - served_at).total_seconds() if served_at else found.renew_after_s,
+            renew_after_s=found.renew_after_s,
+            nats_url=found.nats_url,
+        )
+
+    async def attach(self, agent_id: str, label: str, session_token: str, monitor_id: str) -> Attached:
+        body = {"label": label, "session_token": session_token, "monitor_id": monitor_id}
+        body |= {**ATTACHES_AS, **self._version}
         found = _read(_SessionAnswer, await self._call("POST", f"/v1/agents/{_segment(agent_id)}/live-sessions", body))
-        return Attached(session_id=found.id, is_default=found.is_default)
+        return Attached(session_id=found.id, is_default=found.is_default, beat_proof=found.beat_proof)
 
     async def detach(self, agent_id: str, label: str) -> None:
         await self._call("DELETE", _session(agent_id, label))
 
-    async def beat_session(self, agent_id: str, label: str, age_s: float) -> None:
-        await self._call("POST", f"{_session(agent_id, label)}/heartbeat", {"age_s": age_s, **self._version})
+    async def beat_sessions(self, ages_s: Mapping[str, float]) -> Collection[str]:
+        body = {"sessions": [{"session_id": session_id, "age_s": age_s} for session_id, age_s in ages_s.items()]}
+        told = _read(_BeatsAnswer, await self._call("POST", "/v1/sessions/heartbeat", body)).sessions
+        return [each.session_id for each in told if each.status != CONNECTED]
 
     async def beat_host(self, host_id: str, agent_ids: Sequence[str], echoing: Sequence[str]) -> None:
         body = {"host_id": host_id, "agents": list(agent_ids), "echoes": list(echoing), **self._version}

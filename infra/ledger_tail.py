@@ -21,7 +21,8 @@ from contracts.events import Event, Stored
 from contracts.subjects import Names, ulid_of_subject
 from infra import jetstream_api
 from infra.codec import Undecodable, decode_event
-from infra.nats_connection import Broker, Subscription
+from infra.nats_connection import Broker
+from infra.nats_subscription import Subscription
 from router.ports import Moved
 
 log = structlog.get_logger(__name__)
@@ -73,7 +74,13 @@ class Pull:
     """One consumer and its standing pull request. Any irregularity raises `Unavailable`; then another one is made."""
 
     def __init__(
-        self, broker: Broker, stream: str, after_seq: int, *, subject_filter: str | None = None, at_once: int = BATCH
+        self,
+        broker: Broker,
+        stream: str,
+        after_seq: int,
+        *,
+        subject_filter: str | Sequence[str] | None = None,
+        at_once: int = BATCH,
     ) -> None:
         self._broker = broker
         self._stream = stream
@@ -165,8 +172,10 @@ class Pull:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        if self._subject_filter is not None:
+        if isinstance(self._subject_filter, str):
             config["filter_subject"] = self._subject_filter
+        elif self._subject_filter is not None:
+            config["filter_subjects"] = list(self._subject_filter)
         return {"stream_name": self._stream, "config": config}
 
     async def _delete_consumer(self) -> None:

@@ -20,7 +20,13 @@ _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _SECRET_NAME: Final = re.compile(
     r"secret|token|password|passwd|authorization|api_?key\Z|\Akey\Z|nonce|credential", re.I
 )
-_SECRET_TEXT: Final = re.compile(r"pr_[a-z0-9]{12}_[A-Za-z0-9]{43}(?:_[A-Za-z0-9]{6})?|whsec_[A-Za-z0-9+/=]{20,}")
+# Our keys, webhooks' secrets of both kinds, nkeys' seeds, and signed tokens of anybody.
+_SECRET_TEXT: Final = re.compile(
+    r"pr_[a-z0-9]{12}_[A-Za-z0-9]{43}(?:_[A-Za-z0-9]{6})?|whs(?:ec|k)_[A-Za-z0-9+/=]{20,}"
+    r"|\bS[A-Z][A-Z2-7]{56}\b|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+)
+_SECRET_SIGNS: Final = ("pr_", "whs", "eyJ")
+_SEED_TYPES: Final = ("SU", "SA", "SO", "SC", "SN")
 _PASSWORD_IN_URL: Final = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
 
 
@@ -67,7 +73,12 @@ def _is_harmless(event: EventDict) -> bool:
     if not _PLAIN.issuperset(map(type, values)):
         return False
     text = "\n".join([value for value in values if type(value) is str])
-    return not ("pr_" in text or "whsec_" in text or "://" in text)
+    return not (_may_hold_a_secret(text) or "://" in text)
+
+
+def _may_hold_a_secret(text: str) -> bool:
+    """Whether any pattern has to be tried: searches for fixed texts are far quicker, and most lines are about ids."""
+    return any(sign in text for sign in _SECRET_SIGNS) or any(kind in text for kind in _SEED_TYPES)
 
 
 @lru_cache(maxsize=1_000)
@@ -84,8 +95,7 @@ def _hidden(value: Any) -> Any:
     if isinstance(value, float | int):
         return value
     if isinstance(value, str):
-        # Most lines are about ids: three searches for a fixed text decide that no pattern has to be tried.
-        text = _SECRET_TEXT.sub(HIDDEN, value) if "pr_" in value or "whsec_" in value else value
+        text = _SECRET_TEXT.sub(HIDDEN, value) if _may_hold_a_secret(value) else value
         return _PASSWORD_IN_URL.sub(rf"\1:{HIDDEN}@", text) if "://" in text else text
     if isinstance(value, SecretStr | bytes):
         return HIDDEN

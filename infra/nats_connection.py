@@ -9,10 +9,9 @@ keeps a raw client; whoever holds the `Broker` goes on using it.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
@@ -20,11 +19,14 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
 
 from contracts.errors import Unavailable
 from infra.background import beside
+from infra.broker_url import BadBrokerUrl, BrokerUrl
 from infra.inbox import Inbox
+from infra.nats_client import NatsClient, login
+from infra.nats_jwt import Creds
+from infra.nats_subscription import OnGap, OnMessage, Subscription, Take
 
 log = structlog.get_logger(__name__)
 
@@ -34,11 +36,9 @@ UP_POLL_S: Final = 0.005
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024
 """What may wait for a socket that takes nothing before a publish is refused."""
 NO_RESPONDERS: Final = "503"
-WITHOUT_STATUS: Final = b"NATS/1.0\r\n"
 JITTER: Final = random.SystemRandom()
 
-OnMessage = Callable[[Msg], None]
-OnGap = Callable[[], None]
+Credentials = Callable[[], Creds | None]
 
 
 class NoAnswer(Unavailable):
@@ -46,39 +46,6 @@ class NoAnswer(Unavailable):
 
     def __init__(self, what: str) -> None:
         super().__init__("broker_silent", f"no answer from the broker: {what}")
-
-
-class _Headers(Mapping[str, str]):
-    """The headers of a message, read when somebody looks at them.
-
-    Every record of a stream brings the headers of its append along, and reading those takes longer than all the rest.
-    """
-
-    def __init__(self, block: bytes) -> None:
-        self._block = block
-
-    @cached_property
-    def _read(self) -> dict[str, str]:
-        lines = (line.partition(":") for line in self._block.decode("utf-8", "replace").split("\r\n")[1:])
-        return {name: value.strip() for name, colon, value in lines if colon}
-
-    def __getitem__(self, name: str) -> str:
-        return self._read[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read)
-
-    def __len__(self) -> int:
-        return len(self._read)
-
-
-class _Client(Client):
-    """nats-py's client, which reads headers at once only where the broker's own status stands among them."""
-
-    async def _process_headers(self, headers: bytes | None) -> Any:
-        if headers is not None and headers.startswith(WITHOUT_STATUS):
-            return _Headers(headers)
-        return await super()._process_headers(headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,38 +60,6 @@ class Patience:
     reconnect_wait_s: float = 0.05
     reconnect_wait_max_s: float = 1.0
     drain_s: float = 2.0
-
-
-@dataclass(eq=False, slots=True)
-class Subscription:
-    """Interest in a subject that survives the connection. `on_gap` is called when messages may have been missed."""
-
-    subject: str
-    on_message: OnMessage
-    on_gap: OnGap | None = None
-    _present: NatsSubscription | None = field(default=None, repr=False)
-
-    async def renew(self, client: Client) -> None:
-        async def deliver(message: Msg) -> None:
-            self.on_message(message)
-
-        self._present = await client.subscribe(self.subject, cb=deliver)
-
-    async def drop(self) -> None:
-        """Give up the interest in the present connection; a connection that is gone has forgotten it already."""
-        present, self._present = self._present, None
-        try:
-            if present is not None:
-                await present.unsubscribe()
-        except nats.errors.Error as error:
-            log.debug("unsubscribe_skipped", subject=self.subject, error=str(error))
-
-    def is_behind(self, present: object) -> bool:
-        return self._present is present
-
-    def missed(self) -> None:
-        if self.on_gap is not None:
-            self.on_gap()
 
 
 class Broker:
@@ -142,11 +77,13 @@ class Broker:
         on_violation: Callable[[str], None] | None = None,
         patience: Patience | None = None,
         replies: bool = True,
+        credentials: Credentials | None = None,
     ) -> None:
         self.name = name
         self.generation = 0
         self.patience = patience or Patience()
-        self._servers = [server.strip() for server in url.split(",")]
+        self._address = BrokerUrl.parse(url)
+        self._credentials = credentials or self._address.creds
         self._on_lost = on_lost
         self._on_violation = on_violation
         self._client: Client | None = None
@@ -169,14 +106,25 @@ class Broker:
         on_violation: Callable[[str], None] | None = None,
         patience: Patience | None = None,
         replies: bool = True,
+        credentials: Credentials | None = None,
     ) -> AsyncIterator["Broker"]:
-        """Connect to `url` (several servers of one cluster: separated by commas) and stay connected.
+        """Connect to `url` (`infra.broker_url` says what it may hold) and stay connected.
 
-        `on_lost` is called when a connection is lost, `on_violation` with the server's words when it refuses a
-        subject. A user who may not subscribe to `_INBOX.>` passes `replies=False` and can make no requests. Raises
-        `Unavailable` when there is no connection within `patience.first_connect_s`.
+        `credentials` is asked before each connection who we are, instead of the file the URL may name. `on_lost` is
+        called when a connection is lost, `on_violation` with the server's words when it refuses a subject. A user who
+        may not subscribe to `_INBOX.>` passes `replies=False` and can make no requests. Raises `BadBrokerUrl` for a URL
+        or files that cannot be, `Unavailable` when there is no connection within `patience.first_connect_s`.
         """
-        broker = cls(url, name=name, on_lost=on_lost, on_violation=on_violation, patience=patience, replies=replies)
+        broker = cls(
+            url,
+            name=name,
+            on_lost=on_lost,
+            on_violation=on_violation,
+            patience=patience,
+            replies=replies,
+            credentials=credentials,
+        )
+        broker._login()
         async with beside(broker._supervise):
             try:
                 await broker.wait_up(broker.patience.first_connect_s)
@@ -284,17 +232,26 @@ class Broker:
         finally:
             self.forget(reply)
 
-    async def subscribe(self, subject: str, on_message: OnMessage, *, on_gap: OnGap | None = None) -> Subscription:
+    async def subscribe(
+        self, subject: str, on_message: OnMessage, *, on_gap: OnGap | None = None, queue: str = ""
+    ) -> Subscription:
         """Call `on_message` for each message on `subject`, over any number of connections, until `unsubscribe`.
 
         `on_gap` is called after each new connection, and when nats-py had to drop messages: some may be missed.
         """
-        subscription = Subscription(subject, on_message, on_gap)
+        subscription = Subscription(subject, on_message, on_gap, queue)
         client = self.client()
         try:
             await subscription.renew(client)
         except nats.errors.Error as error:
             raise Unavailable("broker_unavailable", f"cannot subscribe: {error}") from error
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def take_all(self, subject: str, take: Take, *, queue: str = "") -> Subscription:
+        """The same for subjects with very many messages: `take` is called with subject and payload, and no more."""
+        subscription = Subscription(subject, lambda message: take(message.subject, message.data), None, queue, take)
+        await subscription.renew(self.client())
         self._subscriptions.add(subscription)
         return subscription
 
@@ -333,7 +290,7 @@ class Broker:
         while True:
             try:
                 return await self._connect()
-            except (nats.errors.Error, OSError, TimeoutError) as error:
+            except (nats.errors.Error, OSError, TimeoutError, BadBrokerUrl) as error:
                 if wait_s == self.patience.reconnect_wait_s:
                     log.warning("broker_unreachable", connection=self.name, error=str(self._last_error or error))
                 self._last_error = self._last_error or error
@@ -342,14 +299,17 @@ class Broker:
             wait_s = min(wait_s * 2, self.patience.reconnect_wait_max_s)
 
     async def _connect(self) -> tuple[Client, anyio.Event]:
-        client, closed = _Client(), anyio.Event()
+        # Before there is a client to close: a file that is being renewed may be half there.
+        arguments = self._login()
+        client, closed = NatsClient(), anyio.Event()
 
         async def on_closed() -> None:
             closed.set()
 
         try:
             await client.connect(
-                self._servers,
+                list(self._address.servers),
+                **arguments,
                 name=self.name,
                 error_cb=self._note_error,
                 closed_cb=on_closed,
@@ -366,6 +326,9 @@ class Broker:
             await _close_client(client, self.patience.drain_s)
             raise
         return client, closed
+
+    def _login(self) -> dict[str, Any]:
+        return login(self._credentials(), self._address.tls())
 
     async def _install(self, client: Client) -> None:
         for subscription in list(self._subscriptions):

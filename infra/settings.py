@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX: Final = "POSTROOM_"
@@ -14,13 +14,12 @@ OTHER_NAMES: Final = frozenset(
     {
         "POSTROOM_NATS_STORE_DIR",
         "POSTROOM_NATS_MAX_FILE_STORE",
-        "POSTROOM_NATS_CORE_PASSWORD",
-        "POSTROOM_NATS_EDGE_PASSWORD",
-        "POSTROOM_NATS_SYS_PASSWORD",
-        "POSTROOM_NATS_EDGE_URL",
+        "POSTROOM_NATS_OPERATOR",
+        "POSTROOM_NATS_JWT_DIR",
         "POSTROOM_NATS_PORT",
         "POSTROOM_REDIS_PASSWORD",
         "POSTROOM_REDIS_PORT",
+        "POSTROOM_REDIS_MAX_MEMORY",
         "POSTROOM_URL",
         "POSTROOM_API_KEY",
         "POSTROOM_WEBHOOK_SECRET",
@@ -67,10 +66,12 @@ class _Settings(BaseSettings):
 class ProgramSettings(_Settings):
     """What gateway and router have in common."""
 
-    nats_url: Annotated[SecretStr, Field(description="The broker, as user `core`; servers of a cluster by commas.")]
+    nats_url: Annotated[
+        SecretStr, Field(description="The broker, as user `core`: nats://host,nats://host2?creds=FILE.")
+    ]
     nats_sys_url: Annotated[
         SecretStr | None,
-        Field(description="The broker as user `sys`: then its durability is checked at the start."),
+        Field(description="The broker as user `sys`: its durability is checked, lost monitors are known at once."),
     ] = None
     redis_url: Annotated[SecretStr, Field(description="Redis or Valkey, 7.0 or later.")]
     prefix: Annotated[
@@ -121,9 +122,41 @@ class GatewaySettings(ProgramSettings):
     webhook_secret_readable: Annotated[
         bool, Field(description="Let owners read webhooks' secrets again, as CueAPI's clients do. Otherwise once.")
     ] = False
+    nats_edge_signing_key: Annotated[
+        Path | None,
+        Field(description="The file `edge-signing.key` of the broker's identity: monitors' credentials come from it."),
+    ] = None
+    nats_edge_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(?:nats|tls)://[^\s?@]+$",
+            description="The broker's address as monitors are told it: nats:// or tls://, and nothing secret in it.",
+        ),
+    ] = None
+    monitor_jwt_s: Annotated[
+        int, Field(ge=60, le=900, description="How long a monitor's credentials for the broker live.")
+    ] = 600
     open_registration: Annotated[
         bool, Field(description="Let anybody who reaches the port register an owner and get a key.")
     ] = False
+    oidc_issuer: Annotated[
+        str | None, Field(min_length=1, description="The OpenID provider whose tokens count beside API keys; its URL.")
+    ] = None
+    oidc_audience: Annotated[
+        str | None, Field(min_length=1, description="What a token's `aud` has to name: this installation.")
+    ] = None
+    oidc_jwks_url: Annotated[
+        str | None, Field(description="The provider's key set. By default what its discovery document says.")
+    ] = None
+    oidc_owner_claim: Annotated[
+        str, Field(min_length=1, description="The claim that names the owner a token speaks for.")
+    ] = "postroom_owner"
+    oidc_scope_claim: Annotated[
+        str, Field(min_length=1, description="The claim with a token's scopes; a token without any may do nothing.")
+    ] = "scope"
+    oidc_leeway_s: Annotated[
+        int, Field(ge=0, le=300, description="How far the provider's clock may differ from ours.")
+    ] = 30
     echo_every_s: Annotated[
         int, Field(ge=5, le=600, description="How old an answered echo may be before a host's beat asks for another.")
     ] = 20
@@ -162,12 +195,27 @@ class GatewaySettings(ProgramSettings):
         int, Field(ge=0, le=1_000_000, description="Times a minute a key may name an agent it cannot reach; 0: any.")
     ] = 600
 
+    @model_validator(mode="after")
+    def _provider_has_its_audience(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("POSTROOM_OIDC_ISSUER and POSTROOM_OIDC_AUDIENCE are set together")
+        if self.oidc_jwks_url is not None and self.oidc_issuer is None:
+            raise ValueError("POSTROOM_OIDC_JWKS_URL needs POSTROOM_OIDC_ISSUER")
+        return self
+
 
 class RouterSettings(ProgramSettings):
     """The sorting office."""
 
     http_host: Annotated[str, Field(description="The address for metrics and health.")] = "127.0.0.1"
     router_http_port: Annotated[int, Field(ge=0, le=65_535, description="The port for metrics and health.")] = 8081
+    nats_edge_account: Annotated[
+        str, Field(min_length=1, description="The broker's account monitors are in: its name, or its public key.")
+    ] = "EDGE"
+    nats_operator_signing_key: Annotated[
+        Path | None,
+        Field(description="The file `operator-signing.seed` of the broker's identity: it takes back credentials."),
+    ] = None
     router_name: Annotated[
         str, Field(pattern=r"^[a-z0-9-]{0,40}$", description="Names this router in the ledger; empty: a fresh name.")
     ] = ""
@@ -189,6 +237,12 @@ class RouterSettings(ProgramSettings):
     router_ready_file: Annotated[
         Path | None, Field(description="Written, with pid and port as JSON, once the ledger has been read to its end.")
     ] = None
+
+    @model_validator(mode="after")
+    def _what_is_signed_can_be_handed_in(self) -> Self:
+        if self.nats_operator_signing_key is not None and self.nats_sys_url is None:
+            raise ValueError("POSTROOM_NATS_OPERATOR_SIGNING_KEY needs POSTROOM_NATS_SYS_URL")
+        return self
 
 
 class Setting(NamedTuple):

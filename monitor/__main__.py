@@ -14,8 +14,11 @@ import psutil
 import structlog
 
 from contracts.errors import Conflict
+from contracts.heartbeats import connection_name
+from infra.broker_url import BadBrokerUrl, BrokerUrl
 from infra.clock import SystemClock, SystemIds
 from infra.edge import EdgeFeed
+from infra.edge_link import EdgeLink
 from infra.files import private_folder, write_document
 from infra.gateway_client import GatewayClient
 from infra.logs import configure_logs
@@ -23,6 +26,8 @@ from infra.spawn import LocalPrograms
 from infra.spool import JournalFolder, SpoolFolder
 from monitor.configuration import Configuration, ConfigurationError, load
 from monitor.daemon import Daemon
+from monitor.ports import PushFeed
+from monitor.renewed_pushes import RenewedPushes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +61,7 @@ async def run(configuration: Configuration, ready_file: Path | None) -> None:
 
 
 async def _serve(configuration: Configuration, ready_file: Path | None) -> None:
+    _require_usable(configuration.broker)
     state_dir = configuration.state_dir
     private_folder(state_dir)
     programs = LocalPrograms(state_dir / "work")
@@ -63,7 +69,7 @@ async def _serve(configuration: Configuration, ready_file: Path | None) -> None:
         daemon = Daemon(
             configuration,
             gateway=gateway,
-            pushes=EdgeFeed(configuration.nats_url.get_secret_value(), name=f"monitor {configuration.monitor_id}"),
+            pushes=pushes(gateway, configuration.monitor_id, configuration.broker),
             programs=programs,
             spool=SpoolFolder(state_dir),
             journal=JournalFolder(state_dir),
@@ -74,6 +80,32 @@ async def _serve(configuration: Configuration, ready_file: Path | None) -> None:
             ready=lambda: _say_ready(ready_file),
         )
         await daemon.run()
+
+
+def pushes(gateway: GatewayClient, monitor_id: str, nats_url: str | None) -> PushFeed:
+    """What the broker pushes: to whom its URL says that we are, else with credentials that the gateway gives us."""
+    name = connection_name(monitor_id)
+    if nats_url is not None and BrokerUrl.parse(nats_url).says_who:
+        return EdgeFeed(nats_url, name=name)
+    return RenewedPushes(
+        monitor_id=monitor_id,
+        nats_url=nats_url,
+        gateway=gateway,
+        new_link=lambda: EdgeLink(name),
+        without_credentials=lambda url: EdgeFeed(url, name=name),
+    )
+
+
+def _require_usable(nats_url: str | None) -> None:
+    """Raise `ConfigurationError` for a URL, creds or TLS files that cannot be: waiting would not mend them."""
+    if nats_url is None:
+        return
+    try:
+        address = BrokerUrl.parse(nats_url)
+        address.creds()
+        address.tls()
+    except BadBrokerUrl as error:
+        raise ConfigurationError(f"nats_url: {error}") from None
 
 
 def _say_ready(ready_file: Path | None) -> None:

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from contracts.ids import AGENT_ID, SLUG
+from contracts.ids import AGENT_ID, MONITOR_ID, SLUG
 
-MONITOR_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 
 Limit = Literal["cpu_s", "memory_bytes", "open_files", "processes", "file_size_bytes"]
@@ -80,7 +79,7 @@ class Configuration(_Table):
     """The whole file. `key` is filled in from `key_file` when that is what the file names."""
 
     gateway_url: str
-    nats_url: SecretStr
+    nats_url: SecretStr | None = None
     key: SecretStr | None = None
     key_file: Path | None = None
     monitor_id: str = Field(default_factory=lambda: monitor_id_of_host(socket.gethostname()))
@@ -98,8 +97,11 @@ class Configuration(_Table):
 
     @field_validator("nats_url")
     @classmethod
-    def _is_nats(cls, url: SecretStr) -> SecretStr:
-        if not all(re.match(r"(nats|tls)://\S+\Z", part) for part in url.get_secret_value().split(",")):
+    def _is_nats(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        servers, _, _ = url.get_secret_value().partition("?")
+        if not all(re.match(r"(nats|tls)://\S+\Z", part) for part in servers.split(",")):
             raise ValueError("expected nats://… or tls://…, several with commas between them")
         return url
 
@@ -122,6 +124,11 @@ class Configuration(_Table):
         if (self.key is None) == (self.key_file is None):
             raise ValueError("exactly one of key and key_file is needed")
         return self
+
+    @property
+    def broker(self) -> str | None:
+        """Where the broker is, and perhaps who we are there; None: the gateway says."""
+        return None if self.nats_url is None else self.nats_url.get_secret_value()
 
     @property
     def api_key(self) -> str:

@@ -3,7 +3,8 @@
 start ▶ leftovers killed ▶ agents resolved ▶ half-done claims finished ▶ ┬ pushes
                                                                         ├ echoes
                                                                         ├ host beats
-                                                                        ├ session folders: attach, beat, hand over
+                                                                        ├ session folders: attach, hand over
+                                                                        ├ session beats
                                                                         ├ slow polls
                                                                         └ background runs
 """
@@ -32,10 +33,14 @@ from monitor.folders import Folders
 from monitor.handlers import Handover, forget_old_claims
 from monitor.outbox import Outbox
 from monitor.ports import Gateway, HostedAgent, Journal, Programs, PushFeed, Spool, Waiting
+from monitor.session_beats import SessionBeats
 from monitor.spawns import Background, end_leftovers
 
 RESCAN_S: Final = 2.0
 """How often every folder is looked at, whatever the operating system tells of changes."""
+BEATS_WITHIN_AGE: Final = 3
+"""How often a touched session is reported over HTTPS within its age, though the broker carries its beats: nobody says
+whether those arrive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +105,13 @@ class Daemon:
         self._handovers: dict[str, Handover] = {}
         self._background: dict[str, Background] = {}
         self._echoes = Echoes(gateway)
+        self._session_beats = SessionBeats(
+            monitor_id=configuration.monitor_id,
+            folders=self._folders,
+            gateway=gateway,
+            pushes=pushes,
+            bell=self._bell,
+        )
         self._log = structlog.get_logger().bind(monitor_id=configuration.monitor_id)
 
     async def run(self) -> None:
@@ -146,10 +158,12 @@ class Daemon:
     def _prepare_sessions(self, served: Served, outbox: Outbox, tasks: TaskGroup) -> None:
         agent = served.agent
         self._spool.prepare(agent.slug)
+        max_age_s = served.settings.heartbeat_max_age_s or agent.heartbeat_age_s
         folders = self._folders[agent.id] = Folders(
             agent=agent,
-            max_age_s=served.settings.heartbeat_max_age_s or agent.heartbeat_age_s,
-            pace=Pace(beat_every_s=self._configuration.beat_every_s),
+            monitor_id=self._configuration.monitor_id,
+            max_age_s=max_age_s,
+            pace=Pace(beat_every_s=self._configuration.beat_every_s, carried_gap_s=max_age_s / BEATS_WITHIN_AGE),
             gateway=self._gateway,
             spool=self._spool,
             clock=self._clock,
@@ -157,6 +171,7 @@ class Daemon:
             bell=self._bell,
             tasks=tasks,
             booted_at=self._booted_at,
+            broker_carries=lambda: self._pushes.is_speaking,
         )
         self._handovers[agent.id] = Handover(
             folders=folders,
@@ -194,6 +209,8 @@ class Daemon:
             tasks.start_soon(self._watch)
             tasks.start_soon(self._poll)
             tasks.start_soon(self._echoes.run)
+            tasks.start_soon(self._session_beats.carry)
+            tasks.start_soon(self._session_beats.report)
             tasks.start_soon(self._attend)
 
     def _say_ready(self) -> None:
@@ -228,6 +245,7 @@ class Daemon:
         """From now on we hear; what was pushed before has to be asked for."""
         readiness.reached("subscribed")
         self._poll_bell.ring()
+        self._session_beats.carry_soon()
         self._echoes.ask_for(self._echoing())
         for background in self._background.values():
             background.poll_soon()
@@ -286,6 +304,7 @@ class Daemon:
             except (OSError, PostroomError) as error:
                 # A full disk, or a journal somebody damaged: the other agents go on, and this one is tried again.
                 self._log.error("spool_failed", agent_id=agent_id, error=repr(error))
+        self._session_beats.tick()
 
     async def _detach_all(self) -> None:
         async with anyio.create_task_group() as tasks:

@@ -1,6 +1,6 @@
 """Session folders kept attached: what `attachment` decides is done here, one call per folder at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from contracts.clock import Clock, Ids
 from contracts.errors import Conflict, NotFound, PostroomError
+from contracts.heartbeats import Pulse
 from monitor.attachment import TOKEN_RANDOM_BYTES, Action, Pace, Reported, next_action, session_token
 from monitor.bell import Bell
 from monitor.heartbeat import Beat, BeatReason, judge
@@ -22,22 +23,24 @@ DETACH_TIMEOUT_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One attached folder. `reported` is what the gateway last heard of it."""
+    """One attached folder. `reported` is what the gateway last heard of it; `proof` is for beats over the broker."""
 
     folder: FolderName
     session_id: str
     is_default: bool
+    proof: str | None
     reported: Reported
     beat: Beat
 
 
 class Folders:
-    """The session folders of one agent."""
+    """The session folders of one agent. `is_due` says whether one of them is to be reported."""
 
     def __init__(
         self,
         *,
         agent: HostedAgent,
+        monitor_id: str,
         max_age_s: float,
         pace: Pace,
         gateway: Gateway,
@@ -47,8 +50,12 @@ class Folders:
         bell: Bell,
         tasks: TaskGroup,
         booted_at: datetime | None = None,
+        broker_carries: Callable[[], bool] = lambda: False,
     ) -> None:
         self.agent = agent
+        self.is_due = False
+        self._monitor_id = monitor_id
+        self._broker_carries = broker_carries
         self._max_age_s = max_age_s
         self._pace = pace
         self._gateway = gateway
@@ -72,8 +79,28 @@ class Folders:
         """Say whether a push would find a session here: one that lives, or one whose attach is under way."""
         return bool(self._busy or self.fresh())
 
+    def attached(self) -> Sequence[Session]:
+        """The attached sessions for which nothing else is under way."""
+        return [session for folder, session in self._sessions.items() if folder not in self._busy]
+
+    def pulses(self) -> Iterator[Pulse]:
+        """What is to be said over the broker of the sessions that live, each as old as its touch is now."""
+        now = self._clock.now()
+        for session in self.fresh():
+            if session.proof is not None:
+                yield Pulse(session_id=session.session_id, proof=session.proof, age_s=session.beat.age_at(now))
+
+    def reported(self, sessions: Sequence[Session], ended: Collection[str]) -> None:
+        """Note what the gateway was told of those of these sessions that are ours, and which of them have ended."""
+        now = self._clock.now()
+        for session in sessions:
+            present = self._sessions.get(session.folder)
+            if present is not None and present.session_id == session.session_id:
+                self._note_report(present, session.beat, now, has_ended=session.session_id in ended)
+
     def tick(self) -> None:
-        """Look at every folder once and start what is due."""
+        """Look at every folder once and start what is due, but for the reports."""
+        self.is_due = False
         now = self._clock.now()
         present = {folder: self._judge(folder, now) for folder in self._spool.folders(self.agent.slug)}
         for folder in sorted(present.keys() | self._sessions.keys()):
@@ -108,8 +135,12 @@ class Folders:
             if not self._spool.has_sidecar(folder):
                 # Removed and made anew between two looks: whoever is there now has no token.
                 session = None
-        action = next_action(session.reported if session else None, beat, now, self._pace)
+        is_carried = session is not None and session.proof is not None and self._broker_carries()
+        action = next_action(session.reported if session else None, beat, now, self._pace, is_carried=is_carried)
         if action is Action.NOTHING or folder in self._busy:
+            return
+        if action is Action.BEAT:
+            self.is_due = True
             return
         self._busy.add(folder)
         self._tasks.start_soon(self._perform, action, folder, beat)
@@ -119,7 +150,7 @@ class Folders:
             if action is Action.DETACH:
                 await self._detach(folder)
             elif beat is not None:
-                await (self._attach(folder, beat) if action is Action.ATTACH else self._report(folder, beat))
+                await self._attach(folder, beat)
         except (PostroomError, OSError) as error:
             code = error.code if isinstance(error, PostroomError) else repr(error)
             self._log.warning("session_not_reported", session=str(folder), action=action, code=code)
@@ -147,6 +178,7 @@ class Folders:
             folder=folder,
             session_id=attached.session_id,
             is_default=attached.is_default,
+            proof=attached.beat_proof,
             reported=Reported(at=now, beat=beat),
             beat=beat,
         )
@@ -155,24 +187,22 @@ class Folders:
     async def _attach_anew(self, folder: FolderName, token: str) -> Attached:
         """Attach. The label is ours: one that is attached already is what a monitor that died left behind."""
         try:
-            return await self._gateway.attach(self.agent.id, folder.label, token)
+            return await self._gateway.attach(self.agent.id, folder.label, token, self._monitor_id)
         except Conflict:
             self._log.info("session_taken_over", session=str(folder))
             await self._detach_at_gateway(folder)
-            return await self._gateway.attach(self.agent.id, folder.label, token)
+            return await self._gateway.attach(self.agent.id, folder.label, token, self._monitor_id)
 
-    async def _report(self, folder: FolderName, beat: Beat) -> None:
-        try:
-            await self._gateway.beat_session(self.agent.id, folder.label, beat.age_s)
-        except NotFound:
+    def _note_report(self, session: Session, beat: Beat, now: datetime, *, has_ended: bool) -> None:
+        folder = session.folder
+        if has_ended:
             self._log.warning("session_lost", session=str(folder))
             self._sessions.pop(folder, None)
             return
-        session = self._sessions[folder]
         if session.reported.beat.is_fresh != beat.is_fresh:
             event = "session_fresh" if beat.is_fresh else "session_stale"
             self._log.info(event, session=str(folder), reason=beat.reason)
-        self._sessions[folder] = replace(session, reported=Reported(at=self._clock.now(), beat=beat))
+        self._sessions[folder] = replace(session, reported=Reported(at=now, beat=beat))
 
     async def _detach(self, folder: FolderName) -> None:
         await self._detach_at_gateway(folder)

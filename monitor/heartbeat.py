@@ -42,6 +42,11 @@ class Beat:
     touched_at: datetime | None = None
     detail: str | None = None
 
+    def age_at(self, now: datetime) -> float:
+        """How old it is by now, in seconds; never less than when it was judged."""
+        since_s = (now - self.touched_at).total_seconds() if self.touched_at else 0.0
+        return max(self.age_s, since_s)
+
 
 def judge(reading: HeartbeatReading, now: datetime, *, max_age_s: float, booted_at: datetime | None = None) -> Beat:
     """Say whether the file's time counts as a sign of life at most `max_age_s` seconds old."""

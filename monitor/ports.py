@@ -17,7 +17,7 @@ The state directory, which monitor and sessions share:
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -71,10 +71,14 @@ class HostedAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached:
-    """What the gateway said about an attach. `session_id` names it, and is no secret."""
+    """What the gateway said about an attach. `session_id` names it, and is no secret.
+
+    With `beat_proof` the monitor beats for it over the broker.
+    """
 
     session_id: str
     is_default: bool
+    beat_proof: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +120,22 @@ class Report:
     lease: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLogin:
+    """A credential for one key of ours: what it opens, how long it lives, and when to ask for the next.
+
+    `nats_url` is where the gateway says the broker is, None when it does not say.
+    """
+
+    jwt: str = field(repr=False)
+    subjects: frozenset[str]
+    lives_s: float
+    renew_after_s: float
+    nats_url: str | None
+
+
 ECHOES_PER_CALL: Final = 1_000
+SESSIONS_PER_CALL: Final = 1_000
 """What the gateway takes in one call."""
 
 
@@ -129,8 +148,12 @@ class Gateway(Protocol):
 
     async def agent(self, ref: str) -> HostedAgent: ...
 
-    async def attach(self, agent_id: str, label: str, session_token: str) -> Attached:
-        """Attach with attestation `token+nonce`, as a session that echoes.
+    async def broker_login(self, monitor_id: str, public_key: str, agent_ids: Sequence[str]) -> BrokerLogin:
+        """Credentials to hear these agents' pushes with: for all of them or, as a refusal, for none."""
+        ...
+
+    async def attach(self, agent_id: str, label: str, session_token: str, monitor_id: str) -> Attached:
+        """Attach with attestation `token+nonce`, as a session that echoes and that this monitor beats for.
 
         `Conflict` (`live_session_conflict`): the label is attached.
         """
@@ -138,8 +161,11 @@ class Gateway(Protocol):
 
     async def detach(self, agent_id: str, label: str) -> None: ...
 
-    async def beat_session(self, agent_id: str, label: str, age_s: float) -> None:
-        """Report a beat that is `age_s` seconds old. `NotFound`: no such session is attached any more."""
+    async def beat_sessions(self, ages_s: Mapping[str, float]) -> Collection[str]:
+        """Report beats by session id, so many seconds old; the ids of those that have ended.
+
+        `SESSIONS_PER_CALL` sessions at most.
+        """
         ...
 
     async def beat_host(self, host_id: str, agent_ids: Sequence[str], echoing: Sequence[str]) -> None:
@@ -175,7 +201,10 @@ class Gateway(Protocol):
 
 
 class PushFeed(Protocol):
-    """What the broker pushes to this host. Lossy by design: the poll covers what is missed."""
+    """What the broker pushes to this host, and the heartbeats that go the other way.
+
+    Lossy by design: the poll, and the beats over HTTPS, cover what is missed.
+    """
 
     async def follow(
         self,
@@ -189,6 +218,26 @@ class PushFeed(Protocol):
         `subscribed` is called after each time the broker confirmed all subscriptions: whatever was pushed before may
         have been missed. `echoed` is told of the echoes among the pushes. No callable may block or raise.
         """
+        ...
+
+    @property
+    def is_speaking(self) -> bool:
+        """Say whether there is a connection, and the broker has refused nothing we said on it."""
+        ...
+
+    async def say(self, subject: str, payload: bytes) -> bool:
+        """Hand a message to the connection; False when it cannot be said now. Nothing is kept for later."""
+        ...
+
+
+class Link(Protocol):
+    """A way to the broker that is about to be opened. Its private key never leaves this process."""
+
+    @property
+    def public_key(self) -> str: ...
+
+    def feed(self, url: str, jwt: str) -> PushFeed:
+        """What it carries once the gateway has vouched for the key."""
         ...
 
 

@@ -15,20 +15,28 @@ from prometheus_client import CollectorRegistry
 from pydantic_core import to_json
 
 from contracts.clock import Clock
-from contracts.directory import PUSH_NONCES
+from contracts.directory import BEAT_PROOFS, PUSH_NONCES
 from contracts.errors import Unavailable
-from contracts.records import Principal
+from contracts.records import Agent, Principal
+from infra.account_revocations import AccountRevocations
 from infra.attachments import attachments
 from infra.background import beside
 from infra.beats import RedisBeats
 from infra.clock import SystemClock, SystemIds
-from infra.connections import Connections, connections
+from infra.connection_advisories import follow_connections
+from infra.connections import Connections, connections, plain
+from infra.credential_book import DirectoryCredentials, directory_news
 from infra.cue_store import DirectoryCues, cue_news
 from infra.digest_book import StreamDigests
 from infra.directory_store import DirectoryReader
 from infra.event_stream import EventStream
+from infra.heartbeat_feed import follow_heartbeats
 from infra.ledger_tail import StreamTail
+from infra.monitor_sessions import MonitorSessions
 from infra.nats_connection import Broker
+from infra.nats_identity import read_key
+from infra.presence_records import DirectoryPresence
+from infra.presence_store import RedisPresence
 from infra.program import run_program, spare_the_collector
 from infra.projection_metrics import ProjectionMetrics
 from infra.pushes import BrokerPushes
@@ -38,14 +46,20 @@ from infra.redrive_store import DirectoryRedrives, ProjectedDeadLetters
 from infra.server_secret import server_secret
 from infra.settings import RouterSettings
 from infra.status_server import status_server
+from infra.store_clock import StoreClock
 from infra.subscription_store import DirectorySubscriptions
 from infra.webhook_client import AiohttpSender
+from router.credential_watch import CredentialWatch
 from router.cues import CueRunner
+from router.departures import Departures
 from router.digester import Digester
 from router.event_log import EventWriter
+from router.heartbeat_collector import HeartbeatCollector, HeartbeatMetrics
 from router.metrics import EventLogMetrics, RouterMetrics, WebhookMetrics
 from router.places import PlaceLimits
 from router.ports import WebhookSender
+from router.presence_metrics import PresenceMetrics
+from router.presence_watch import PresenceWatch
 from router.redrive_metrics import CountedLedger, RedriveMetrics
 from router.redriver import Redriver
 from router.service import Neighbours, Policy, Service
@@ -69,10 +83,14 @@ async def serve(settings: RouterSettings) -> None:
         AiohttpSender(clock, allow_http=loopback, allow_loopback=loopback) as sender,
         attachments(have.broker, have.names) as attached,
         cue_news(have.broker, have.names) as changed_cues,
+        directory_news(have.broker, have.names) as news,
     ):
         registry.register(ProjectionMetrics(have.projection))
         redrives = RedriveMetrics(registry)
-        service = await _service(settings, have, clock, redrives)
+        store_clock = StoreClock(have.redis, clock)
+        await store_clock.ask()
+        beats = RedisBeats(have.redis, clock, store_clock)
+        service = await _service(settings, have, clock, beats, redrives)
         tail = SharedTail(StreamTail(have.broker, have.names))
         worker = Worker(
             name=name,
@@ -84,22 +102,29 @@ async def serve(settings: RouterSettings) -> None:
             clock=clock,
             metrics=RouterMetrics(registry),
         )
+        watch = _presence_watch(have, clock, store_clock, beats, registry)
         loops = (
+            store_clock.run,
             _event_writer(have, tail, clock, registry).run,
             _redriver(settings, have, service, clock, name, redrives).run,
             _cue_runner(have, service, tail, changed_cues, clock, name).run,
+            watch.run,
+            *await _heartbeats(settings, have, store_clock, registry, watch),
             *_subscribers(have, sender, clock, name),
+            *_credential_watch(settings, have, news, clock),
         )
         await _work(settings, have, worker, registry, loops)
 
 
-async def _service(settings: RouterSettings, have: Connections, clock: Clock, metrics: RedriveMetrics) -> Service:
+async def _service(
+    settings: RouterSettings, have: Connections, clock: Clock, beats: RedisBeats, metrics: RedriveMetrics
+) -> Service:
     ids = SystemIds()
     neighbours = Neighbours(
         ledger=CountedLedger(have.ledger, metrics),
         pushes=BrokerPushes(have.broker),
         projection=have.projection,
-        freshness=RedisBeats(have.redis, clock),
+        freshness=beats,
         directory=DirectoryReader(have.directory),
         authorize=nobody,
         clock=clock,
@@ -170,6 +195,49 @@ def _cue_runner(
     )
 
 
+def _presence_watch(
+    have: Connections, clock: Clock, store_clock: Clock, beats: RedisBeats, registry: CollectorRegistry
+) -> PresenceWatch:
+    return PresenceWatch(
+        records=DirectoryPresence(have.directory, have.broker, have.names),
+        listening=beats,
+        due=RedisPresence(have.redis, store_clock),
+        log=EventStream(have.broker, have.names),
+        clock=clock,
+        metrics=PresenceMetrics(registry),
+    )
+
+
+async def _heartbeats(
+    settings: RouterSettings, have: Connections, clock: Clock, registry: CollectorRegistry, watch: PresenceWatch
+) -> tuple[Loop, ...]:
+    """What notes the beats monitors publish and, where the system account is open to us, who of them is gone."""
+    notes = MonitorSessions(have.redis)
+    secret = await server_secret(have.directory, BEAT_PROOFS, SystemIds())
+    collector = HeartbeatCollector(notes=notes, secret=secret, clock=clock, metrics=HeartbeatMetrics(registry))
+    loops: tuple[Loop, ...] = (collector.run, partial(follow_heartbeats, have.broker, have.names, collector.hear))
+    if settings.nats_sys_url is None:
+        return loops
+    departures = Departures(
+        account=settings.nats_edge_account,
+        notes=notes,
+        flush=collector.flush,
+        look_at=watch.sessions_gone,
+        registry=registry,
+    )
+    return *loops, departures.run, partial(follow_connections, plain(settings.nats_sys_url), departures)
+
+
+def _credential_watch(
+    settings: RouterSettings, have: Connections, news: AsyncIterator[str], clock: Clock
+) -> tuple[Loop, ...]:
+    """What takes monitors' credentials back; nothing where we hold no key that may sign their account."""
+    if settings.nats_operator_signing_key is None or settings.nats_sys_url is None:
+        return ()
+    revoker = AccountRevocations(plain(settings.nats_sys_url), read_key(settings.nats_operator_signing_key), clock)
+    return (CredentialWatch(book=DirectoryCredentials(have.directory), revoker=revoker, news=news, clock=clock).run,)
+
+
 def _redriver(
     settings: RouterSettings, have: Connections, service: Service, clock: Clock, name: str, metrics: RedriveMetrics
 ) -> Redriver:
@@ -226,7 +294,7 @@ async def _work(
         await _asked_to_stop()
 
 
-def nobody(principal: Principal, action: str, owner: str) -> bool:
+def nobody(principal: Principal, action: str, owner: str, agent: Agent | None = None) -> bool:
     """The router acts for itself and answers no caller, so there is nobody it could authorize."""
     return False
 

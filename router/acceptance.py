@@ -16,6 +16,7 @@ from router.desk import Desk, Standing
 from router.execution import begin
 from router.guarding import Guarded, refused
 from router.guards import guard_answers, is_guarded, refusal_in
+from router.selection import Selected
 from router.terms import GUARDED, claim_before, rejection, time_to_live
 
 UNDECIDED: Final = Decision(steps=(), trace=(), reason=Reason.SCHEDULED)
@@ -26,7 +27,8 @@ UNDECIDED: Final = Decision(steps=(), trace=(), reason=Reason.SCHEDULED)
 class Draft:
     """A message before it is accepted: everything the gateway has checked and resolved.
 
-    `asked_priority` is the sender's word: a retry repeats it, whatever the priority counts as by then.
+    `asked_priority` is the sender's word: a retry repeats it, whatever the priority counts as by then. `selected`
+    is set when the recipient was chosen among those that fitted.
     """
 
     sender: Sender
@@ -39,6 +41,7 @@ class Draft:
     context: Context = Context()
     asked_priority: int = 3
     idempotency_key: str | None = None
+    selected: Selected | None = None
 
 
 class Acceptance(Desk):
@@ -52,13 +55,13 @@ class Acceptance(Desk):
         `Unavailable` when nothing was or may be stored.
         """
         guarded, now = await self._decide(draft, spend=True)
-        decision = guarded.decision
+        decision = _after_selection(draft, guarded.decision)
         if decision.ending is State.REJECTED:
             if decision.reason in GUARDED and (before := await self._sent_before(draft, now)):
                 return before
             raise rejection(decision)
         if draft.wish.send_at is not None and draft.wish.send_at > now:
-            decision = replace(UNDECIDED, trace=guard_answers(decision.trace))
+            decision = _after_selection(draft, replace(UNDECIDED, trace=guard_answers(decision.trace)))
         event = self._accepted(draft, decision, now)
         ulid = event.message.id.removeprefix("msg_")
         try:
@@ -74,7 +77,16 @@ class Acceptance(Desk):
     async def route(self, draft: Draft) -> Decision:
         """Decide and explain, store nothing: the very decision `accept` would take now."""
         guarded, _ = await self._decide(draft, spend=False)
-        return guarded.decision
+        return _after_selection(draft, guarded.decision)
+
+    async def sent_under(self, owner: str, idempotency_key: str) -> Message | None:
+        """What this owner sent under this key before, whatever it was."""
+        history = await self._ledger.load(ids.ulid_for_key(owner, idempotency_key))
+        return history.message if history else None
+
+    async def repeated(self, draft: Draft) -> Standing | None:
+        """What this very request was accepted as earlier, or None. Raises `Conflict` (`idempotency_mismatch`)."""
+        return await self._sent_before(draft, self._clock.now())
 
     async def _decide(self, draft: Draft, *, spend: bool) -> tuple[Guarded, datetime]:
         """The guards first, then the gates; what neither refuses spends its budgets."""
@@ -106,7 +118,7 @@ class Acceptance(Desk):
 
     def _accepted(self, draft: Draft, decision: Decision, now: datetime) -> Accepted:
         key = draft.idempotency_key
-        ulid = ids.ulid_for_key(draft.sender.owner, key) if key else self._ids.ulid()
+        ulid = ids.ulid_for_key(draft.sender.owner, key) if key else _chosen_ulid(draft) or self._ids.ulid()
         message = Message(
             id=ids.message_id(ulid),
             sender=draft.sender,
@@ -143,11 +155,23 @@ class Acceptance(Desk):
         return replace(standing, replayed=True)
 
 
+def _after_selection(draft: Draft, decision: Decision) -> Decision:
+    """How the recipient came to be chosen is told before everything that was asked of it."""
+    if draft.selected is None or draft.selected.gate is None:
+        return decision
+    return replace(decision, trace=(draft.selected.gate, *decision.trace))
+
+
+def _chosen_ulid(draft: Draft) -> str | None:
+    return draft.selected.ulid if draft.selected else None
+
+
 def _fingerprint(draft: Draft) -> str:
     """The hash of everything a retry under the same key must repeat."""
-    wish, context = draft.wish, draft.context
+    wish, context, selected = draft.wish, draft.context, draft.selected
     parts = [
-        draft.recipient.id,
+        # Whom the sender named, and not who was chosen: a retry may find others there.
+        draft.recipient.id if selected is None else selected.ask.view,
         draft.sender.agent_id,
         draft.body,
         draft.subject,

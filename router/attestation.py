@@ -95,10 +95,10 @@ def _owner_of_token(token: str, sessions: tuple[LiveSession, ...]) -> LiveSessio
 
 def _is_stale(session: LiveSession, agent: Agent, reach: Reachability, now: datetime) -> bool:
     """A session known to be silent may not claim. When nothing is known, the claim itself is a sign of life."""
-    seen_at = next((each.last_seen_at for each in reach.sessions if each.id == session.id), None)
-    if not reach.known or seen_at is None:
+    fact = next((each for each in reach.sessions if each.id == session.id), None)
+    if not reach.known or fact is None or fact.last_seen_at is None:
         return False
-    return now - seen_at > timedelta(seconds=agent.heartbeat_age_sec)
+    return fact.is_gone or now - fact.last_seen_at > timedelta(seconds=agent.heartbeat_age_sec)
 
 
 def _closed(execution: Execution, session: LiveSession, now: datetime) -> bool | Refused:

@@ -21,7 +21,8 @@ class Claims(Desk):
         """Attest, then append: the claim that wins excludes the fallback, and the other way round.
 
         Raises `Forbidden` (`invalid_session_token`, `push_proof_missing`), `Conflict` (`already_claimed`,
-        `claim_window_closed`, `not_offered_live`, `execution_closed`). The winner may repeat itself.
+        `claim_window_closed`, `not_offered_live`, `execution_closed`, or what `obstacle` says of the agent). The winner
+        may repeat itself.
         """
 
         async def step(standing: Standing, now: datetime) -> Event | Standing:
@@ -30,6 +31,7 @@ class Claims(Desk):
                 raise _refusal(verdict)
             if verdict.repeated:
                 return standing
+            await self._refuse_idle(standing.history.message.agent_id)
             return self._claimed(verdict, principal, now, standing.execution.number)
 
         return await self._change_execution(execution_id, principal, "execution.claim", step)
@@ -41,6 +43,9 @@ class Claims(Desk):
             raise no_execution()
         sessions = await self._directory.live_sessions(agent.id)
         reach = await self._freshness.reachability(agent.id, sessions)
+        # Whoever has been silent for too long to come back is attached no longer, whether that is noted yet or not.
+        known = {each.id for each in reach.sessions}
+        sessions = tuple(session for session in sessions if session.id in known)
         expected = None
         if execution.claim_before is not None:
             number = execution.number

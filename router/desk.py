@@ -20,19 +20,23 @@ from contracts.records import Agent, Decision, Envelope, Principal, Reachability
 from contracts.words import Channel, State
 from router.attestation import push_nonce
 from router.channels import ALL
+from router.eligibility import obstacle
 from router.execution import Execution, apply, fold
 from router.explain import View, message_view, trace_view
 from router.gates import ECHO_BOUND_S, Question
 from router.guarding import Guarding
 from router.guards import GuardLimits
-from router.ports import Authorizer, Budgets, Directory, Freshness, Ledger, Projection, Pushes, Row
+from router.ports import Authorizer, Budgets, Directory, Freshness, Ledger, Projection, Pushes, Row, Workloads
 from router.settled import SettledDecisions
 
 ROUNDS: Final = 16
 """How often an operation starts again when others are faster; more would mean a livelock somewhere."""
 
 SENDERS: Final = frozenset(
-    {"message.read", "execution.read", "message.cancel", "message.redrive", "execution.verify", "execution.replay"}
+    {
+        *("message.read", "message.answer", "message.follow", "message.cancel", "message.redrive"),
+        *("execution.read", "execution.verify", "execution.replay"),
+    }
 )
 """What the sender's side may do; everything else is the receiver's."""
 
@@ -88,6 +92,7 @@ class Neighbours:
     to_json: Callable[[Any], bytes]
     dice: Callable[[], float] = random
     budgets: Budgets | None = None
+    workloads: Workloads | None = None
 
 
 Decider = Callable[[Standing, datetime], Awaitable[Event | Standing]]
@@ -108,39 +113,57 @@ class Desk:
         self._ids = neighbours.id_source
         self._to_json = neighbours.to_json
         self._dice = neighbours.dice
+        self._workloads = neighbours.workloads
         self._nonce_secret = nonce_secret
         self._policy = policy or Policy()
         self._settled = SettledDecisions()
         self._guarding = Guarding(neighbours.ledger, neighbours.budgets, self._policy.guards)
 
-    async def find_message(self, message_id: str, principal: Principal) -> Standing:
+    async def find_message(self, message_id: str, principal: Principal, action: str = "message.read") -> Standing:
         """Raises `NotFound` for what is absent and for what the caller may not see, alike."""
         ulid = ids.ulid_of_message(message_id)
         if ulid is None:
             raise no_message()
-        return await self._visible(ulid, None, principal, "message.read")
+        return await self._visible(ulid, None, principal, action)
 
-    async def find_execution(self, execution_id: str, principal: Principal) -> Standing:
+    async def find_execution(self, execution_id: str, principal: Principal, action: str = "execution.read") -> Standing:
         """Raises `NotFound` for what is absent and for what the caller may not see, alike."""
         ulid, number = parse_execution(execution_id)
-        return await self._visible(ulid, number, principal, "execution.read")
+        return await self._visible(ulid, number, principal, action)
 
     async def _visible(self, ulid: str, number: int | None, principal: Principal, action: str) -> Standing:
         standing = await self._load(ulid, absent=_absent(action))
-        self._check(standing, number, principal, action)
+        await self._check(standing, number, principal, action)
         if number is None or number == standing.execution.number:
             return standing
         return replace(standing, execution=fold(standing.history, number))
 
-    def _check(self, standing: Standing, number: int | None, principal: Principal, action: str) -> None:
+    async def _check(self, standing: Standing, number: int | None, principal: Principal, action: str) -> None:
         """The receiver's side acts; the sender's side may read and cancel. Foreign looks like absent."""
         message = standing.history.message
-        owners = {message.agent_owner}
-        if action in SENDERS:
-            owners.add(message.sender.owner)
-        allowed = any(self._authorize(principal, action, owner) for owner in owners)
+        allowed = await self._may(principal, action, message.agent_owner, message.agent_id)
+        if not allowed and action in SENDERS:
+            allowed = await self._may(principal, action, message.sender.owner, message.sender.agent_id)
         if not allowed or (number is not None and number > standing.execution.number):
             raise _absent(action)()
+
+    async def _may(self, principal: Principal, action: str, owner: str, agent_id: str | None) -> bool:
+        """Whether the caller may act for one side of a message; its agent is looked up only for whom that matters."""
+        agent = await self._directory.agent(agent_id) if agent_id and principal.is_confined else None
+        return self._authorize(principal, action, owner, agent)
+
+    async def obstacle_at(self, agent_id: str) -> Conflict | None:
+        """Why nothing new is to be had for this agent (`agent_inactive`, `service_account_disabled`), or None."""
+        agent = await self._directory.agent(agent_id)
+        if agent is None:
+            return None
+        account_id = agent.service_account_id
+        account = await self._directory.service_account(account_id) if account_id else None
+        return obstacle(agent, account)
+
+    async def _refuse_idle(self, agent_id: str) -> None:
+        if refusal := await self.obstacle_at(agent_id):
+            raise refusal
 
     def _check_newest(self, standing: Standing, number: int | None) -> None:
         """An execution that was followed by another has ended: nothing can be done with it any more."""
@@ -209,7 +232,7 @@ class Desk:
         for _ in range(ROUNDS):
             try:
                 standing = await self._load(ulid, fresh=fresh, absent=_absent(action))
-                self._check(standing, number, principal, action)
+                await self._check(standing, number, principal, action)
                 self._check_newest(standing, number)
                 result = await step(standing, self._clock.now())
                 if isinstance(result, Standing):

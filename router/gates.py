@@ -71,9 +71,12 @@ def heartbeat_fresh(q: Question, channel: Channel) -> GateResult:
     freshest = freshest_session(q.reach.sessions)
     if freshest is None or freshest.last_seen_at is None:
         return _answer(Gate.HEARTBEAT_FRESH, channel, Reason.HEARTBEAT_MISSING, max_age_s=max_age_s)
+    reason = Reason.OK if _is_fresh(freshest, q) else Reason.HEARTBEAT_STALE
+    facts = {"gone": True} if freshest.is_gone else {}
     age_s = age(freshest.last_seen_at, q.now)
-    reason = Reason.OK if age_s <= max_age_s else Reason.HEARTBEAT_STALE
-    return _answer(Gate.HEARTBEAT_FRESH, channel, reason, age_s=age_s, max_age_s=max_age_s, label=freshest.label)
+    return _answer(
+        Gate.HEARTBEAT_FRESH, channel, reason, age_s=age_s, max_age_s=max_age_s, label=freshest.label, **facts
+    )
 
 
 def push_path(q: Question, channel: Channel) -> GateResult:
@@ -116,8 +119,8 @@ def webhook_configured(q: Question, channel: Channel) -> GateResult:
 
 
 def freshest_session(sessions: tuple[SessionFact, ...]) -> SessionFact | None:
-    """The session heard of last; None when none was ever heard of."""
-    heard = [(each.last_seen_at, each) for each in sessions if each.last_seen_at is not None]
+    """The session heard of last, before all those that are gone; None when none was ever heard of."""
+    heard = [((not each.is_gone, each.last_seen_at), each) for each in sessions if each.last_seen_at is not None]
     return max(heard, key=itemgetter(0))[1] if heard else None
 
 
@@ -142,7 +145,7 @@ def is_overdue(asked_at: datetime | None, answered_at: datetime | None, now: dat
 
 def _is_fresh(session: SessionFact, q: Question) -> bool:
     seen_at = session.last_seen_at
-    return seen_at is not None and age(seen_at, q.now) <= q.recipient.heartbeat_age_sec
+    return seen_at is not None and not session.is_gone and age(seen_at, q.now) <= q.recipient.heartbeat_age_sec
 
 
 def _echo_reason(asked_at: datetime | None, answered_at: datetime | None, q: Question) -> Reason:

@@ -26,6 +26,7 @@ class Leases(Desk):
 
         async def step(standing: Standing, now: datetime) -> Event:
             check_leasable(standing.execution, Channel.BG, now)
+            await self._refuse_idle(standing.history.message.agent_id)
             return leased(standing.execution, holder, lease_s, now, f"key:{principal.key_id}", fenced=fenced)
 
         return await self._change_execution(execution_id, principal, "execution.lease", step)

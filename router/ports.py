@@ -1,16 +1,18 @@
 """What the router needs of the world, each port as narrow as its use. `infra` implements them."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from contracts.cues import Cue
 from contracts.events import Event, History, Stored
-from contracts.records import Agent, Envelope, LiveSession, Principal, Reachability
+from contracts.freshness import Signs
+from contracts.monitors import Monitor, Revocations, RevokedUser
+from contracts.records import Agent, ApiKey, Envelope, LiveSession, Principal, Reachability, ServiceAccount
 from contracts.redrives import DeadLetterFilter, OpenRedrive, Redrive, RedriveRun
 from contracts.subscriptions import Subscription, SubscriptionMark, Subscriptions
-from contracts.tenant_events import EventFilter, EventPage, LogPlace, StoredEvent, TenantEvent
+from contracts.tenant_events import EventFilter, EventPage, EventType, LogPlace, StoredEvent, TenantEvent
 from contracts.words import Channel, Gate, State
 
 
@@ -74,6 +76,67 @@ class Freshness(Protocol):
         """Never raises: when the store does not answer, `known` is False."""
         ...
 
+    async def reachabilities(
+        self, sessions: Mapping[str, Sequence[LiveSession]]
+    ) -> tuple[Mapping[str, Reachability], Signs | None]:
+        """The same for many agents by id, in one question, and the signs it was read off; None: no answer.
+
+        Takes all their attached sessions: those that pushes do not go to have signs, and no part in the rest.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldSessions:
+    """The sessions in one part of what a monitor beats for."""
+
+    monitor_id: str
+    part: int
+    session_ids: Sequence[str]
+
+
+class SessionNotes(Protocol):
+    """Where beats are noted that came over the broker. Each raises `Unavailable`."""
+
+    async def note(self, seen: Mapping[str, int], held: Iterable[HeldSessions]) -> None:
+        """Note when attached sessions were heard of, in epoch milliseconds, and who holds which."""
+        ...
+
+    async def end(self, monitor_id: str) -> Sequence[str]:
+        """Note that all sessions a monitor holds are gone, until they beat again; their ids."""
+        ...
+
+
+class ConnectionListener(Protocol):
+    """Whoever is told which connections the broker has. A client is described as the broker does; nothing may raise."""
+
+    def opened(self, server_id: str, client: Mapping[str, Any]) -> None: ...
+
+    def closed(self, server_id: str, client: Mapping[str, Any], reason: str) -> None: ...
+
+    def lost(self) -> None:
+        """From now on some may be missed, and what is open is unknown."""
+        ...
+
+    def asked(self) -> None:
+        """The broker is being asked for all of them; what opens and closes is told of meanwhile too."""
+        ...
+
+    def present(self, clients: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """All there were a moment ago, with the server of each."""
+        ...
+
+
+class Workloads(Protocol):
+    """How busy agents are."""
+
+    async def open_at(self, agents: Sequence[Agent]) -> tuple[int, ...] | None:
+        """How many open executions each has, those put off until later apart; in one question.
+
+        Never raises: None when the store does not answer.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
@@ -135,8 +198,14 @@ class Directory(Protocol):
 
     async def agent(self, agent_id: str) -> Agent | None: ...
 
+    async def service_account(self, account_id: str) -> ServiceAccount | None: ...
+
     async def live_sessions(self, agent_id: str) -> tuple[LiveSession, ...]:
-        """The attached sessions of an agent."""
+        """The attached sessions of an agent that pushes go to."""
+        ...
+
+    async def attached(self, agent_id: str) -> tuple[LiveSession, ...]:
+        """The attached sessions of an agent, of all transports."""
         ...
 
     async def disable_webhook(self, agent: Agent, at: datetime, reason: str) -> bool:
@@ -149,8 +218,8 @@ class Directory(Protocol):
 
 
 class Authorizer(Protocol):
-    def __call__(self, principal: Principal, action: str, owner: str) -> bool:
-        """Say whether `principal` may do `action` to something of `owner`."""
+    def __call__(self, principal: Principal, action: str, owner: str, agent: Agent | None = None) -> bool:
+        """Say whether `principal` may do `action` to something of `owner`; `agent`: the one it concerns, if one."""
         ...
 
 
@@ -254,6 +323,124 @@ class EventLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsHeld:
+    """An agent's sessions with the sequence a change of them must expect; 0: there never were any."""
+
+    sessions: tuple[LiveSession, ...] = ()
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceChange:
+    """That an agent's record, or that of its sessions, was written; `seq` is the record's."""
+
+    agent_id: str
+    seq: int
+    is_of_sessions: bool
+
+
+class PresenceRecords(Protocol):
+    """Agents and their sessions, always as they are now. Raises `Unavailable`."""
+
+    async def agent(self, agent_id: str) -> Agent | None: ...
+
+    async def sessions(self, agent_id: str) -> SessionsHeld: ...
+
+    async def set_sessions(self, agent_id: str, sessions: Sequence[LiveSession], *, expected_seq: int) -> None:
+        """Raises `Stale` when somebody else wrote them since."""
+        ...
+
+    def changes(self, after: int) -> AsyncGenerator[Sequence[PresenceChange], None]:
+        """All changes behind `after` in their order, of each record the newest; an empty batch says "nothing new"."""
+        ...
+
+    async def last_seq(self) -> int: ...
+
+
+class Listening(Protocol):
+    """When sessions were heard of, and how far their silence counts."""
+
+    async def signs(self, names: Sequence[str]) -> Signs:
+        """Raises `Unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresencePlace:
+    """Up to where the directory's changes were noted. The era ends when the store is emptied."""
+
+    era: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """An agent to be looked at, and the proof that this is whose turn it is."""
+
+    agent_id: str
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenLooks:
+    """`backlog` counts all agents that were due, `is_more` says that there may be more to take at once."""
+
+    looks: tuple[Look, ...]
+    is_more: bool
+    backlog: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedSession:
+    """A connected session as it stood at the last look: that it stands differently makes its agent due."""
+
+    id: str
+    attached_at: datetime
+    overdue: timedelta
+    terminal: timedelta
+    is_overdue: bool
+
+
+class PresenceDue(Protocol):
+    """Which agents have to be looked at, and when: what time makes stale. Each method raises `Unavailable`."""
+
+    async def begin(self, last_seq: int) -> PresencePlace:
+        """Where to go on; at 0 after the store was emptied, or when the directory ends before that place."""
+        ...
+
+    async def note(self, place: PresencePlace, changes: Sequence[PresenceChange]) -> bool:
+        """Make these due, and remember `place`; False when another era has begun."""
+        ...
+
+    async def look_at(self, agent_ids: Sequence[str]) -> None:
+        """Make these due at once."""
+        ...
+
+    async def take(self, limit: int) -> TakenLooks:
+        """Of the next `limit` that are due those that may have changed. Each is this caller's for a while."""
+        ...
+
+    async def settle(self, look: Look, seq: int, watched: Sequence[WatchedSession]) -> bool:
+        """Looked at, as of sequence `seq` of its sessions; False when it was made due meanwhile."""
+        ...
+
+
+class PresenceLog(Protocol):
+    """The log of events, as who tells of transitions uses it."""
+
+    async def newest(self, owner: str, agent_id: str, kind: EventType) -> StoredEvent | None:
+        """The newest event of a kind about an agent. Raises `Unavailable`."""
+        ...
+
+    async def publish_behind(self, event: TenantEvent, after: int) -> None:
+        """Append it if the newest of its kind about its agent is still the one at `after`; 0: there is none.
+
+        Raises `Stale` when it is not, `Unavailable` when that is unknown.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CueHeld:
     """A cue with the sequence a change of it must expect."""
 
@@ -308,6 +495,42 @@ class SubscriptionStore(Protocol):
 
     async def set_mark(self, subscription_id: str, mark: SubscriptionMark, *, expected_seq: int) -> MarkHeld:
         """Raises `Stale` when somebody else wrote it since."""
+        ...
+
+
+class CredentialBook(Protocol):
+    """Monitors' credentials, what they stand on, and which are taken back. Raises `Unavailable`."""
+
+    async def monitors(self) -> Sequence[Monitor]:
+        """All of them, as they are now."""
+        ...
+
+    async def monitor(self, monitor_id: str) -> Monitor | None:
+        """As it is now."""
+        ...
+
+    async def api_key(self, key_id: str, *, fresh: bool) -> ApiKey | None:
+        """This and the next two may be two seconds old unless `fresh`."""
+        ...
+
+    async def service_account(self, account_id: str, *, fresh: bool) -> ServiceAccount | None: ...
+
+    async def agent(self, agent_id: str, *, fresh: bool) -> Agent | None: ...
+
+    async def revocations(self, account: str) -> Revocations:
+        """As they are now."""
+        ...
+
+    async def revise(self, account: str, change: Callable[[Revocations], Revocations]) -> Revocations:
+        """Change them by compare-and-set; returns what they are then. `change` may be called again."""
+        ...
+
+
+class Revoker(Protocol):
+    """Tells the broker whose credentials count no more."""
+
+    async def enforce(self, account: str, revoked: Sequence[RevokedUser], forgotten: Collection[str]) -> None:
+        """Let every server know, where it does not yet: open connections of the revoked end. Raises `Unavailable`."""
         ...
 
 

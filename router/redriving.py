@@ -40,7 +40,7 @@ class Redriving(Reissues):
 
     async def would_redrive(self, message_id: str, principal: Principal) -> Decision:
         """What the gates say of it now; stores nothing. Raises what `redrive` does before it asks them."""
-        standing = await self.find_message(message_id, principal)
+        standing = await self.find_message(message_id, principal, "message.redrive")
         return (await self._asked_again(standing))[1]
 
     async def redrive_for(self, ulid: str, job: Redrive) -> Passage:

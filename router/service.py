@@ -10,9 +10,10 @@ from router.evidence import Evidence
 from router.leases import Leases
 from router.redriving import Redriving
 from router.reports import Report
+from router.selecting import Selecting
 
 
-class Service(Acceptance, Claims, Leases, Contexts, Endings, Evidence, Redriving):
+class Service(Acceptance, Selecting, Claims, Leases, Contexts, Endings, Evidence, Redriving):
     """What the gateway calls in-process and the worker calls later."""
 
 

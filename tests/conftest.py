@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from infra.embedded import EmbeddedNats, EmbeddedRedis, NatsEndpoint, RedisEndpoint
+from tests.log_secrets import pytest_runtest_makereport as pytest_runtest_makereport  # a hook: no test logs a secret
 
 RESERVED_BYTES: Final = 1024**4
 """What the streams of all tests together may reserve; what they take of the disk is far less."""

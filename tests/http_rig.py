@@ -17,6 +17,7 @@ from gateway.keys import parse_key
 from infra.clock import SystemClock, SystemIds
 from infra.embedded import NatsEndpoint, RedisEndpoint
 from infra.settings import GatewaySettings
+from tests.open_door import open_door_at
 
 MIB = 1024**2
 Json = dict[str, Any]
@@ -107,7 +108,7 @@ def settings_for(nats: NatsEndpoint, redis: RedisEndpoint, prefix: str, **more: 
         ledger_max_bytes=64 * MIB,
         directory_max_bytes=16 * MIB,
         events_max_bytes=16 * MIB,
-        **{"rate_limits": "off", **more},
+        **{"rate_limits": "off", "nats_edge_signing_key": nats.identity.signer_path("EDGE"), **more},
     )
 
 
@@ -131,6 +132,7 @@ async def running_rig(
     """A gateway whose lists are vouched for: the marker the router would set is set here."""
     async with build(settings_for(nats, redis, prefix, **more), clock) as gateway:
         await vouch_for_lists(gateway)
+        await open_door_at(redis.url, prefix)
         text = fresh_key_text(SystemIds())
         await ensure_admin_key(gateway.parts.store, SystemClock(), text)
         transport = httpx.ASGITransport(app=gateway.app, raise_app_exceptions=True)

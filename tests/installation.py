@@ -39,6 +39,7 @@ from router.service import Draft, Neighbours, Policy, Service, Standing
 from router.webhook_delivery import WebhookDelivery
 from router.webhooks import Webhooks
 from router.worker import Worker
+from tests.open_door import open_door
 from tests.patient_redis import patient_redis
 
 SMALL = StreamSettings(ledger_max_bytes=64 * 1024**2, directory_max_bytes=16 * 1024**2, events_max_bytes=16 * 1024**2)
@@ -232,6 +233,7 @@ async def installation(
         ):
             group.start_soon(projection.run)
             beats, reader = RedisBeats(redis, clock), DirectoryReader(directory)
+            await open_door(redis)
             neighbours = Neighbours(
                 ledger=ledger,
                 pushes=BrokerPushes(broker),

@@ -29,6 +29,7 @@ from gateway.directory import fresh_key_text
 from infra.clock import SystemIds
 from infra.embedded import EmbeddedNats, EmbeddedRedis
 from infra.tether import signal_group, spawn, terminate
+from tests.network_namespaces import Elsewhere
 from tests.program_caller import Caller, Json
 from tests.program_ledger import Books, read_books
 
@@ -41,7 +42,7 @@ OWNER: Final = "max"
 
 
 class Program:
-    """`python -m …` as a process. `is_ready` is told its pid."""
+    """`python -m …` as a process. `is_ready` is told its pid; `within` is a command that starts it somewhere else."""
 
     def __init__(
         self,
@@ -51,10 +52,11 @@ class Program:
         environment: Mapping[str, str],
         log_path: Path,
         is_ready: Callable[[int], Awaitable[bool]],
+        within: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.log_path = log_path
-        self._argv = [sys.executable, "-m", *arguments]
+        self._argv = [*within, sys.executable, "-m", *arguments]
         self._environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self._environment |= {"PYTHONPATH": str(ROOT), **environment}
         self._is_ready = is_ready
@@ -139,6 +141,10 @@ class Programs(Caller):
         self.routers = [self._router(number) for number in range(routers)]
 
     @property
+    def gateway_urls(self) -> list[str]:
+        return [f"http://127.0.0.1:{port}" for port in self._gateway_ports]
+
+    @property
     def programs(self) -> list[Program]:
         return [*self.gateways, *self.routers, *([self.monitor] if self.monitor else [])]
 
@@ -160,6 +166,9 @@ class Programs(Caller):
         self._settings |= {
             "POSTROOM_NATS_URL": self.nats.endpoint.url,
             "POSTROOM_NATS_SYS_URL": self.nats.endpoint.sys_url,
+            "POSTROOM_NATS_EDGE_SIGNING_KEY": str(self.nats.identity.signer_path("EDGE")),
+            "POSTROOM_NATS_EDGE_URL": f"nats://127.0.0.1:{self.nats.endpoint.port}",
+            "POSTROOM_NATS_OPERATOR_SIGNING_KEY": str(self.nats.identity.key_path("operator-signing")),
             "POSTROOM_REDIS_URL": self.redis.endpoint.url,
         }
         for program in self.programs:
@@ -167,7 +176,7 @@ class Programs(Caller):
         async with anyio.create_task_group() as group:
             for program in self.programs:
                 group.start_soon(program.start)
-        self.open([f"http://127.0.0.1:{port}" for port in self._gateway_ports], await self._key_of_owner())
+        self.open(self.gateway_urls, await self._key_of_owner())
 
     async def heal(self) -> None:
         """Resume what is paused, start what is dead, and wait until everything is ready."""
@@ -236,9 +245,11 @@ class Programs(Caller):
 
     # --- the monitor -----------------------------------------------------------------------------------------------
 
-    async def start_monitor(self, agent: Json, *, handler: str | None = None, poll_every_s: float = 1) -> Program:
+    async def start_monitor(
+        self, agent: Json, *, handler: str | None = None, poll_every_s: float = 1, elsewhere: Elsewhere | None = None
+    ) -> Program:
         """A monitor that serves this agent's sessions, and its background work with `handler`, a Python script."""
-        config = self._write_monitor_config(agent, handler, poll_every_s)
+        config = self._write_monitor_config(agent, handler, poll_every_s, elsewhere)
         ready_file = self.folder / "monitor.ready"
         self.monitor = Program(
             "monitor",
@@ -246,6 +257,7 @@ class Programs(Caller):
             environment={},
             log_path=self.folder / "monitor.log",
             is_ready=lambda pid: _says(ready_file, pid),
+            within=() if elsewhere is None else elsewhere.command,
         )
         await self.monitor.start()
         return self.monitor
@@ -256,13 +268,15 @@ class Programs(Caller):
             monitor.resume()
             await monitor.stop()
 
-    def _write_monitor_config(self, agent: Json, handler: str | None, poll_every_s: float) -> Path:
+    def _write_monitor_config(
+        self, agent: Json, handler: str | None, poll_every_s: float, elsewhere: Elsewhere | None
+    ) -> Path:
         key_file = self.folder / "owner.key"
         key_file.touch(mode=0o600)
         key_file.write_text(self.key)
         lines = [
-            f'gateway_url = "http://127.0.0.1:{self._gateway_ports[0]}"',
-            f'nats_url = "{self.nats.endpoint.edge_url}"',
+            f'gateway_url = "{elsewhere.gateway_url if elsewhere else self.gateway_urls[0]}"',
+            *([f'nats_url = "{elsewhere.nats_url}"'] if elsewhere else []),
             f'key_file = "{key_file}"',
             'monitor_id = "test-host"',
             f'state_dir = "{self.state_dir}"',

@@ -52,11 +52,13 @@ class StubGateway:
         self.calls: list[tuple[str, str, JsonObject]] = []
         self.unheard: list[str] = []
         self.tokens: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
         self.ages: dict[str, float] = {}
         self.live: dict[str, Live] = {}
         self.work: dict[str, Work] = {}
         self.poll_finds_work = True
         self.knows_contexts = True
+        self.proves_beats = True
         self.away = False
         self.refuse_extensions = False
         self.slow_claims_s = 0.0
@@ -64,7 +66,7 @@ class StubGateway:
         self._routes: list[tuple[str, str, Callable[..., Answer]]] = [
             ("GET", r"/v1/agents/([^/]+)", self._agent),
             ("POST", r"/v1/agents/[^/]+/live-sessions", self._attach),
-            ("POST", r"/v1/agents/[^/]+/live-sessions/([^/]+)/heartbeat", self._beat),
+            ("POST", r"/v1/sessions/heartbeat", self._beats),
             ("DELETE", r"/v1/agents/[^/]+/live-sessions/([^/]+)", self._detach),
             ("POST", r"/v1/hosts/heartbeat", lambda _: (200, {"seen": [AGENT_ID]})),
             ("POST", r"/v1/hosts/echo", lambda _: (200, {"echoes": []})),
@@ -103,13 +105,19 @@ class StubGateway:
         if label in self.tokens:
             return problem(409, "live_session_conflict")
         self.tokens[label] = body["session_token"]
-        return 201, {"id": f"sess_{len(self.calls)}", "label": label, "is_default": label == "main"}
+        session_id = self.ids[label] = f"sess_{len(self.calls)}"
+        proof = {"beat_proof": f"proof of {label}"} if self.proves_beats else {}
+        return 201, {"id": session_id, "label": label, "is_default": label == "main", **proof}
 
-    def _beat(self, body: JsonObject, label: str) -> Answer:
-        if label not in self.tokens:
-            return problem(404, "live_session_not_found")
-        self.ages[label] = body["age_s"]
-        return 200, {"label": label}
+    def _beats(self, body: JsonObject) -> Answer:
+        labels = {self.ids[label]: label for label in self.tokens if label in self.ids}
+        told = []
+        for each in body["sessions"]:
+            label = labels.get(each["session_id"])
+            if label is not None:
+                self.ages[label] = each["age_s"]
+            told.append({"session_id": each["session_id"], "status": "connected" if label else "disconnected"})
+        return 200, {"sessions": told}
 
     def _detach(self, _: JsonObject, label: str) -> Answer:
         return (200, {"label": label}) if self.tokens.pop(label, None) else problem(404, "live_session_not_found")

@@ -52,14 +52,14 @@ class Way:
 
 
 @asynccontextmanager
-async def way_to(url: str) -> AsyncIterator[tuple[Way, str]]:
-    """A way to the server of this URL, and the URL that leads over it."""
+async def way_to(url: str, *, host: str = "127.0.0.1") -> AsyncIterator[tuple[Way, str]]:
+    """A way to the server of this URL from our address `host`, and the URL that leads over it."""
     parts = urlsplit(url)
     assert parts.port is not None
     way = Way(parts.port)
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener = await anyio.create_tcp_listener(local_host=host)
     way.port = listener.listeners[0].extra(SocketAttribute.local_port)  # noqa: S610 - anyio's extra, not Django's
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, way.take)
-        yield way, url.replace(f":{parts.port}", f":{way.port}")
+        yield way, url.replace(f"{parts.hostname}:{parts.port}", f"{host}:{way.port}")
         tasks.cancel_scope.cancel()

@@ -57,14 +57,14 @@ class Workload:
 
 @asynccontextmanager
 async def workload() -> AsyncIterator[Workload]:
-    async with _child("cli.benchmark.workload") as (process, hello):
+    async with child("cli.benchmark.workload") as (process, hello):
         yield Workload(process, json.loads(hello))
 
 
 @asynccontextmanager
 async def bare_server() -> AsyncIterator[str]:
     """The base URL of a uvicorn with nothing behind it."""
-    async with _child("cli.benchmark.bare_server") as (_, hello):
+    async with child("cli.benchmark.bare_server") as (_, hello):
         yield hello.decode().strip()
 
 
@@ -93,9 +93,9 @@ def read_ready_file(path: Path) -> Product:
 
 
 @asynccontextmanager
-async def _child(module: str) -> AsyncIterator[tuple[Any, bytes]]:
+async def child(module: str, *arguments: str) -> AsyncIterator[tuple[Any, bytes]]:
     """A module of ours as a process, and the first line it prints."""
-    process = await spawn(_python(module), env=program_environment({}), stdin=-1, stdout=-1)
+    process = await spawn([*_python(module), *arguments], env=program_environment({}), stdin=-1, stdout=-1)
     try:
         assert process.stdout is not None
         hello = b""

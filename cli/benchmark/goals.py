@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from cli.benchmark.percentiles import median
 
+BEAT_ROLES: Final = ("collector", "broker", "redis")
 Rounds = Sequence[Mapping[str, Mapping[str, Any]]]
 """Of each round, the result of each measurement by its name."""
 
@@ -221,12 +222,34 @@ def _redrives() -> list[Goal]:
     ]
 
 
+def _heartbeats() -> list[Goal]:
+    lines = []
+    for n in (1, 100):
+        of = f"{n} session{'s' if n > 1 else ''} in a message"
+
+        def figure(field: str, measure: str = f"heartbeats_{n}") -> Figure:
+            return Figure(measure=measure, field=field)
+
+        lines += [
+            Goal(metric=f"session beats/s per core of collector, {of}", product=figure("per_core_s"), at_least=100_000),
+            Goal(
+                metric=f"cores of collector for 1 000 000 sessions at 60 s, {of}",
+                product=figure("cores_for_a_million"),
+                at_most=0.25,
+            ),
+            *(Goal(metric=f"{role} µs per session beat, {of}", product=figure(f"{role}_us")) for role in BEAT_ROLES),
+            Goal(metric=f"bytes of state per session, {of}", product=figure("state_bytes")),
+        ]
+    return lines
+
+
 GOALS: Final[tuple[Goal, ...]] = (
     *_full_load(),
     *_latencies(),
     *_stored_polls(),
     *_at_once(),
     *_fanouts(),
+    *_heartbeats(),
     *_redrives(),
     *_accepts("auto"),
     *_accepts("live"),

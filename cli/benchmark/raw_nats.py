@@ -21,6 +21,8 @@ from nats.js import JetStreamContext
 
 from cli.benchmark.metronome import Metronome, beating
 from cli.benchmark.tally import Tally
+from infra.broker_url import BrokerUrl
+from infra.nats_client import login
 
 STREAM: Final = "BENCH_FLOOR"
 SUBJECTS: Final = "bench.floor"
@@ -34,7 +36,10 @@ GRACE_S: Final = 10.0
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Client]:
-    client = await nats.connect(url, allow_reconnect=False, name="postroom-bench")
+    address = BrokerUrl.parse(url)
+    client = await nats.connect(
+        list(address.servers), **login(address.creds(), address.tls()), allow_reconnect=False, name="postroom-bench"
+    )
     try:
         yield client
     finally:

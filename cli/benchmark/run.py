@@ -11,6 +11,7 @@ from typing import Any, Final
 from cli.benchmark.children import Product, Workload, bare_server, own_product, read_ready_file, workload
 from cli.benchmark.facts import Beside, command_line, cpu_us_each, machine
 from cli.benchmark.fleet import furnish_fleet
+from cli.benchmark.heartbeats import HEARTBEATS, measure_heartbeats
 from cli.benchmark.house import fill_inbox, furnish, settle
 from cli.benchmark.plan import (
     POLL_STORED,
@@ -74,6 +75,11 @@ class Options:
     def wants_redrive(self) -> bool:
         """Whether the redrive is wanted: at its usual rate it takes minutes."""
         return self._wants_family(REDRIVE)
+
+    @property
+    def wants_heartbeats(self) -> bool:
+        """Whether heartbeats over the broker are wanted: they are measured on servers of their own."""
+        return self._wants_family(HEARTBEATS)
 
     @property
     def wants_webhooks(self) -> bool:
@@ -154,6 +160,8 @@ async def _rounds(
         fleet = furnish_fleet(product, load.many_urls)
         for results, each in zip(rounds, scenes, strict=True):
             results |= await _round(each, round_to_webhooks(each, fleet), options, load, beside, tell)
+    if options.wants_heartbeats:
+        rounds[0] |= await measure_heartbeats(min(1.0, options.duration_s), tell)
     if options.wants_redrive:
         rounds[0] |= await measure_redrive(scene.house, options.redriven, posting(scene), load, tell)
     if options.wants_stored:

@@ -6,14 +6,16 @@ from fastapi import APIRouter, Header, Request
 from pydantic import ValidationError
 
 from contracts.cues import CueStatus
-from contracts.errors import Forbidden, Malformed, NotFound, Unavailable
+from contracts.errors import Conflict, Forbidden, Malformed, NotFound, Unavailable
 from contracts.records import Principal
 from contracts.tenant_events import EventType
 from contracts.words import State
+from gateway.auth import authorize
 from gateway.body import read_object
 from gateway.endpoints.health import states_of_parts
 from gateway.keys import PREFIX
 from gateway.limits import LimitSettings
+from gateway.oidc import is_token_bearer
 from gateway.peer_views import is_peers_client, usage_as_theirs
 from gateway.ports import Query
 from gateway.problems import refusal_of
@@ -50,17 +52,19 @@ _NEW_ACCOUNT: Final[dict[str, Any]] = {
 
 @endpoints.get("/v1/auth/me", responses={200: {"model": AccountView}})
 async def who_am_i(caller: Caller, house: House) -> Answer:
-    """The owner this key speaks for."""
+    """The owner this key or token speaks for, and what it is; of the owner only what the key may read."""
+    may_read = authorize(caller, "usage.read", caller.owner)
     return Answer(
         {
             **principal_view(caller),
-            "email": await house.accounts.email_of(caller.owner),
+            "kind": _kind_of(caller),
+            "email": await house.accounts.email_of(caller.owner) if may_read else None,
             "plan": PLAN,
             "slug": caller.owner,
             "api_key_prefix": _beginning_of(caller),
-            "active_cues": await house.cues.count(caller.owner),
+            "active_cues": await house.cues.count(caller.owner) if may_read else None,
             "active_cue_limit": None,
-            "executions_this_month": await _received_this_month(caller, house),
+            "executions_this_month": await _received_this_month(caller, house) if may_read else None,
             "monthly_execution_limit": None,
             "rate_limit_per_minute": per_minute(house.parts.limits),
             "has_webhook_secret": False,
@@ -79,6 +83,8 @@ async def which_key(caller: Caller) -> Answer:
 async def regenerate_key(caller: Caller, house: House, confirmed: Confirmed = None) -> Answer:
     """A new key in place of the one this request was made with, which is dead within five seconds."""
     _require_confirmation(confirmed)
+    if is_token_bearer(caller):
+        raise Conflict("no_api_key", "This request was made with a token, whose provider renews it.")
     gone, record, text = await house.keys.renew(caller)
     await house.notices.key(EventType.KEY_CREATED, record)
     await house.notices.key(EventType.KEY_REVOKED, gone)
@@ -177,7 +183,16 @@ def per_minute(limits: LimitSettings) -> int | None:
 
 
 def _beginning_of(caller: Principal) -> str:
-    return f"{PREFIX}{caller.key_id}"[:SHOWN_OF_A_KEY]
+    """Of a key; of a token, which has nothing that may be shown, what stands in a key id's place."""
+    return (caller.key_id if is_token_bearer(caller) else f"{PREFIX}{caller.key_id}")[:SHOWN_OF_A_KEY]
+
+
+def _kind_of(caller: Principal) -> str:
+    if is_token_bearer(caller):
+        return "token"
+    if caller.service_account_id is not None:
+        return "service_account"
+    return "agent" if caller.agent_id is not None else "key"
 
 
 async def _received_this_month(caller: Caller, house: House) -> int | None:

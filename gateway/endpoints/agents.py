@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 
 from contracts.errors import Malformed, Unavailable
-from contracts.freshness import asked_name, echo_name, host_name
+from contracts.freshness import NOTHING_KNOWN, asked_name, echo_name, host_name
 from contracts.records import Agent, JsonObject
 from contracts.tenant_events import EventType
 from contracts.words import Channel
@@ -16,10 +16,13 @@ from gateway.agent_search import AgentSearch
 from gateway.cursor import read_cursor, write_cursor
 from gateway.parts import Rooms
 from gateway.peer_views import agent_as_theirs, is_peers_client
+from gateway.project_agents import narrowed_by
 from gateway.routing import Answer, Caller, House, StrictRoute
+from gateway.schemas_agent_views import AgentPage, AgentView, AgentWithSecret
 from gateway.schemas_agents import AgentChange, NewAgent
-from gateway.schemas_views import AgentPage, AgentView, AgentWithSecret, ChannelWord
-from gateway.views import LastSeen, agent_view
+from gateway.schemas_views import ChannelWord
+from gateway.signs import known_signs
+from gateway.views import agent_view
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["agents"])
 log = structlog.get_logger()
@@ -36,7 +39,7 @@ async def create_agent(new: NewAgent, request: Request, caller: Caller, house: H
     """Register an agent."""
     agent = await house.agents.create(new, caller)
     await house.notices.agent(EventType.AGENT_CREATED, agent)
-    view = agent_view(agent, (), {}, house.parts.clock.now())
+    view = agent_view(agent, (), NOTHING_KNOWN, house.parts.clock.now())
     [shown] = _spelled([view], request)
     return Answer(_with_secret(shown, agent, is_new=agent.webhook_secret is not None), 201)
 
@@ -50,27 +53,42 @@ async def list_agents(
     specialization: SearchText | None = None,
     tool: SearchText | None = None,
     q: SearchText | None = None,
+    kind: SearchText | None = None,
     status: StatusWord | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     cursor: str | None = None,
     include_deleted: Deleted = False,
 ) -> Answer:
-    """One's own agents by slug: all of them, or those that fit every word that is given."""
+    """One's own agents by slug: all of them, or those that fit every word that is given.
+
+    `capabilities.<path>=<value>` asks what their capability maps hold there.
+    """
     if status not in (None, *STATUSES):
         raise Malformed("invalid_status", f"The status is one of: {', '.join(STATUSES)}.", field="status")
     channel = Channel(capability) if capability else None
-    search = AgentSearch(capability=channel, specialization=specialization, tool=tool, q=q, status=status)
+    narrowed = narrowed_by(request.query_params.multi_items(), status=None, kind=kind, account_id=None)
+    search = AgentSearch(
+        capability=channel,
+        specialization=specialization,
+        tool=tool,
+        q=q,
+        status=status,
+        selector=narrowed.selector,
+    )
     scope = f"agents:{caller.owner}:{search.scope}"
     after = read_cursor(cursor, scope) if cursor is not None else ""
     searches, many = house.agent_searches, offset + limit
-    agents, last = await searches.page(caller.owner, search, after=after, limit=many, with_deleted=include_deleted)
+    own = await house.directory.confines(caller, "agent.list")
+    agents, last = await searches.page(
+        caller.owner, search, after=after, limit=many, with_deleted=include_deleted, among=own
+    )
     is_whole = cursor is None and last is None and len(agents) < many
     page = {
         "agents": _spelled(await _views(agents[offset:], house), request),
         "next_cursor": write_cursor(last, scope) if last else None,
         "total": await searches.total(
-            caller.owner, search, len(agents), is_whole=is_whole, with_deleted=include_deleted
+            caller.owner, search, len(agents), is_whole=is_whole, with_deleted=include_deleted, among=own
         ),
     }
     return Answer({**page, "limit": limit, "offset": offset})
@@ -101,7 +119,7 @@ async def delete_agent(ref: str, caller: Caller, house: House) -> Response:
     """Delete an agent. Its name is free at once; its messages keep their history."""
     agent = await house.agents.delete(ref, caller)
     await house.notices.agent(EventType.AGENT_DELETED, agent)
-    await _forget_beats(agent, house)
+    await forget_beats(agent, house)
     return Response(status_code=204)
 
 
@@ -112,23 +130,12 @@ def _spelled(views: Sequence[JsonObject], request: Request) -> list[JsonObject]:
 
 async def _views(agents: Sequence[Agent], house: Rooms) -> list[JsonObject]:
     sessions = [await house.directory.attached(agent.id) for agent in agents]
-    seen = await last_seen(house, [session.id for each in sessions for session in each])
+    signs = await known_signs(house.parts.beats, [session.id for each in sessions for session in each])
     now = house.parts.clock.now()
-    return [agent_view(agent, each, seen, now) for agent, each in zip(agents, sessions, strict=True)]
+    return [agent_view(agent, each, signs, now) for agent, each in zip(agents, sessions, strict=True)]
 
 
-async def last_seen(house: Rooms, names: Sequence[str]) -> LastSeen:
-    """When each was last heard of; nothing known of anybody while the freshness store is away."""
-    if not names:
-        return {}
-    try:
-        return dict(zip(names, await house.parts.beats.last_seen(names), strict=True))
-    except Unavailable as error:
-        log.warning("freshness_unknown", code=error.code)
-        return {}
-
-
-async def _forget_beats(agent: Agent, house: Rooms) -> None:
+async def forget_beats(agent: Agent, house: Rooms) -> None:
     try:
         await house.parts.beats.forget([host_name(agent.id), asked_name(agent.id), echo_name(agent.id)])
     except Unavailable as error:

@@ -59,7 +59,7 @@ async def list_dead_letters(
         since=since,
         until=until,
     )
-    chosen = await house.dead_letters.chosen_by(body, caller)
+    chosen = await house.dead_letters.chosen_by(body, caller, "dead_letter.read")
     if count_only:
         survey = await house.dead_letters.survey(chosen, caller)
         return Answer({"count": survey.matched, "is_exact": survey.is_exact})
@@ -71,7 +71,7 @@ async def list_dead_letters(
 @endpoints.post("/v1/messages/{message_id}/redrive", status_code=201, responses={201: {"model": PeerMessageView}})
 async def redrive_one(message_id: str, caller: Caller, house: House) -> Answer:
     """Deliver a dead letter once more, as a new execution; the gates are asked again."""
-    found = await house.parts.service.find_message(message_id, caller)
+    found = await house.parts.service.find_message(message_id, caller, "message.redrive")
     await house.intake.readdressed(found.history.message, caller)
     return _answer(await house.parts.service.redrive(message_id, caller), 201)
 

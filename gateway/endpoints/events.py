@@ -5,10 +5,10 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.types import Receive
 
 from contracts.records import Agent, JsonObject, Principal
 from contracts.tenant_events import EventFilter, EventPage, EventType, StoredEvent
+from gateway.auth import authorize
 from gateway.event_queue import entry
 from gateway.parts import Rooms
 from gateway.peer_events import TheirEvents
@@ -52,7 +52,7 @@ async def read_events(
 ) -> Answer:
     """One's own events behind `after`, oldest first. `wait_s` holds an empty answer until something happens."""
     wanted = await _wanted(type, agent, caller, house)
-    page = await _page(wanted, after, limit, wait_s, house, request.receive)
+    page = await _page(wanted, after, limit, wait_s, house, request)
     next_after = page.events[-1].seq if page.events else after
     return Answer(
         {"events": [entry(each) for each in page.events], "next_after": next_after, "has_more": page.has_more}
@@ -96,7 +96,7 @@ async def read_agent_events(
         await house.subscriptions.acknowledge_read(agent, since, wanted.type)
     is_narrowed = event_type is not None or not is_peers_client(request.scope["headers"])
     log = house.parts.events if is_narrowed else TheirEvents(house.parts.events)
-    page = await _page(wanted, since, limit, LONG_WAIT_S if wait else 0, house, request.receive, log)
+    page = await _page(wanted, since, limit, LONG_WAIT_S if wait else 0, house, request, log)
     views = [await _agent_view(each, agent, caller, house) for each in page.events]
     next_cursor = page.events[-1].seq if page.events else None
     return Answer({"events": views, "next_cursor": next_cursor, "has_more": page.has_more})
@@ -105,17 +105,13 @@ async def read_agent_events(
 def source_of(frames: Any, request: Request, caller: Principal, house: Rooms, for_s: float) -> EventSource:
     """The response of a stream that ends when the caller's key is revoked."""
 
-    async def check() -> None:
-        await house.authenticator.principal(request.scope["headers"])
-
+    check = house.authenticator.check_of(request.scope["headers"])
     return EventSource(frames, streams=house.streams, owner=caller.owner, check=check, for_s=for_s)
 
 
 async def _wanted(kind: str | None, agent: str | None, caller: Principal, house: Rooms) -> EventFilter:
-    agent_id = None
-    if agent is not None:
-        agent_id = (await house.directory.find(agent, caller, action="events.read", field="agent")).id
-    return EventFilter(owner=caller.owner, agent_id=agent_id, type=_type(kind, "type"))
+    found = await house.directory.narrowed(agent, caller, action="events.read", field="agent")
+    return EventFilter(owner=caller.owner, agent_id=found.id if found else None, type=_type(kind, "type"))
 
 
 async def _frames(wanted: EventFilter, after: int, house: Rooms) -> AsyncGenerator[bytes, None]:
@@ -131,14 +127,15 @@ async def _page(
     limit: int,
     wait_s: float,
     house: Rooms,
-    receive: Receive,
+    request: Request,
     log: EventLog | TheirEvents | None = None,
 ) -> EventPage:
     log = log or house.parts.events
     page = await log.read(wanted, after=after, limit=limit)
     if page.events or not wait_s:
         return page
-    async with house.holds.at_most(wait_s, receive):
+    check = house.authenticator.check_of(request.scope["headers"])
+    async with house.holds.at_most(wait_s, request.receive, check):
         async with aclosing(log.follow(wanted, after=after)) as batches:
             async for batch in batches:
                 if batch:
@@ -153,7 +150,8 @@ def _first(batch: Sequence[StoredEvent], limit: int) -> EventPage:
 
 async def _agent_view(event: StoredEvent, agent: Agent, caller: Principal, house: Rooms) -> JsonObject:
     view = event_view(event)
-    if event.type != EventType.MESSAGE_DELIVERED or not await house.subscriptions.wants_body(agent, event.type):
+    may_read = event.type == EventType.MESSAGE_DELIVERED and authorize(caller, "message.read", agent.owner, agent)
+    if not may_read or not await house.subscriptions.wants_body(agent, event.type):
         return view
     standing = await house.parts.service.find_message(event.data["message_id"], caller)
     return with_body(view, standing.history.message.body)

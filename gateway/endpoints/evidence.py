@@ -42,7 +42,7 @@ async def ask_for_verification(execution_id: str, caller: Caller, house: House) 
 @endpoints.post("/v1/executions/{execution_id}/replay", status_code=201, responses={201: {"model": ReplayView}})
 async def replay(execution_id: str, request: Request, caller: Caller, house: House) -> Answer:
     """Deliver an ended message once more, as a new execution."""
-    found = await house.parts.service.find_execution(execution_id, caller)
+    found = await house.parts.service.find_execution(execution_id, caller, "execution.replay")
     await house.intake.readdressed(found.history.message, caller)
     view = (await house.parts.service.replay(execution_id, caller)).explained
     fields = execution_fields(view)

@@ -1,5 +1,6 @@
 """Executions: lists and histories, live claims, leases, outcomes. Who wins is the router's to say."""
 
+from collections.abc import Hashable
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Final
@@ -124,11 +125,11 @@ async def claimable(
     is_open = claimable_at(house.parts.clock.now(), task=task)
     if agent is None and task is None:
         # A worker that names neither looks for tasks it knows: many messages without one must not hide them.
-        views = await _found(queued, house, lambda view: task_of(view) is not None and is_open(view))
-        views += await _found(queued, house, lambda view: task_of(view) is None and is_open(view))
+        views = await _found(queued, house, lambda view: task_of(view) is not None and is_open(view), "any task")
+        views += await _found(queued, house, lambda view: task_of(view) is None and is_open(view), "no task")
     else:
-        views = await _found(offers, house, is_open) if agent else []
-        views += await _found(queued, house, is_open)
+        views = await _found(offers, house, is_open, ("task", task)) if agent else []
+        views += await _found(queued, house, is_open, ("task", task))
     return Answer({"executions": [await claimable_view(view, caller, house.parts.service) for view in views[:limit]]})
 
 
@@ -137,7 +138,7 @@ async def lease_next(wanted: NextLease, caller: Caller, house: House) -> Answer:
     """Lease what has waited longest; `claimed` is false when nothing waits."""
     asked = await _claimable_at(wanted.agent, caller, house, NEXT_CANDIDATES)
     is_open = claimable_at(house.parts.clock.now(), task=wanted.task)
-    for view in await _found(replace(asked, **_QUEUED), house, is_open):
+    for view in await _found(replace(asked, **_QUEUED), house, is_open, ("task", wanted.task)):
         try:
             return Answer(_leased(await _lease(view["execution_id"], wanted, caller, house), wanted))
         except Conflict:
@@ -245,9 +246,11 @@ async def _asked(
     limit: int,
 ) -> ListQuery:
     """The part of a list's filters that has indexes. Raises `NotFound` for an agent the caller does not have."""
-    find, action = house.directory.find, "execution.list"
-    receiver = await find(agent, caller, action=action, field="agent") if agent else None
-    author = await find(sender, caller, action=action, field="sender") if sender else None
+    directory, action = house.directory, "execution.list"
+    author = await directory.find(sender, caller, action=action, field="sender") if sender else None
+    receiver = None
+    if agent or author is None:
+        receiver = await directory.narrowed(agent or None, caller, action=action, field="agent")
     owners = {each.owner for each in (receiver, author) if each}
     if len(owners) > 1:
         raise Invalid("field_not_applicable", "agent and sender have to be of one owner.", field="sender")
@@ -271,7 +274,7 @@ async def _total(query: ListQuery, house: Rooms) -> int | None:
 
 async def _claimable_at(agent: str | None, caller: Principal, house: Rooms, limit: int) -> ListQuery:
     """What waits at one agent, or at all of the caller's own; what waits longest first."""
-    found = await house.directory.find(agent, caller, action="execution.claim", field="agent") if agent else None
+    found = await house.directory.narrowed(agent or None, caller, action="execution.claim", field="agent")
     await house.parts.queries.settle()
     return ListQuery(
         owner=found.owner if found else caller.owner,
@@ -281,8 +284,8 @@ async def _claimable_at(agent: str | None, caller: Principal, house: Rooms, limi
     )
 
 
-async def _found(query: ListQuery, house: Rooms, takes: Filter) -> list[JsonObject]:
-    return (await search(house.parts.queries, query, takes)).views
+async def _found(query: ListQuery, house: Rooms, takes: Filter, what: Hashable) -> list[JsonObject]:
+    return (await house.claimables.look(query, takes, what=what)).views
 
 
 async def _lease(execution_id: str, wanted: LeaseRequest, caller: Principal, house: Rooms) -> Standing:
@@ -297,7 +300,7 @@ async def _lease(execution_id: str, wanted: LeaseRequest, caller: Principal, hou
 
 async def _held(execution_id: str, caller: Principal, house: Rooms) -> Lease:
     """The present lease of a bg execution. Raises `Conflict` (`execution_not_claiming`) without one."""
-    execution = (await house.parts.service.find_execution(execution_id, caller)).execution
+    execution = (await house.parts.service.find_execution(execution_id, caller, "execution.lease")).execution
     if execution.lease is None or execution.channel is not Channel.BG:
         raise Conflict("execution_not_claiming", "Nobody holds a lease of this execution.")
     return execution.lease

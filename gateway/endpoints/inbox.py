@@ -3,7 +3,6 @@
 from typing import Annotated, Final, Literal, TypeAlias
 
 from fastapi import APIRouter, Query, Request
-from starlette.types import Receive
 
 from contracts.words import Channel, State
 from gateway.cursor import read_number, write_number
@@ -63,7 +62,7 @@ async def inbox(
         return Answer({"count": await house.parts.queries.count(query)})
     page = await _page(query, house.parts, offset)
     if wait_s and not page.views and not offset:
-        page = await _page_in_time(query, wait_s, wake_of(agent.metadata), house, request.receive)
+        page = await _page_in_time(query, wait_s, wake_of(agent.metadata), house, request)
     total = await total_of(house.parts.queries, query, page, offset, is_asked=asks_for_total(request))
     views = spelled(await hand_out(page, house.parts.service, caller), request.scope["headers"])
     next_cursor = write_number(page.next_after, scope)
@@ -99,11 +98,12 @@ async def sent(
     return Answer(page_body("messages", views, next_cursor, total=total, limit=limit, offset=offset))
 
 
-async def _page_in_time(query: ListQuery, wait_s: float, wake: Wake, house: Rooms, receive: Receive) -> Page:
+async def _page_in_time(query: ListQuery, wait_s: float, wake: Wake, house: Rooms, request: Request) -> Page:
     """The first page that is not empty, or the empty one when the time is over."""
     assert query.agent_id is not None
     page = Page(views=(), next_after=None)
-    async with house.holds.at_most(wait_s, receive):
+    check = house.authenticator.check_of(request.scope["headers"])
+    async with house.holds.at_most(wait_s, request.receive, check):
         async with house.parts.watch.inbox(query.agent_id) as arrivals:
             page = await _page(query, house.parts)
             while not page.views:

@@ -1,22 +1,24 @@
 """Live sessions and hosts: attach, list, change, beat, detach."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from fastapi import APIRouter, Request
 
 from contracts.errors import Rejected
-from contracts.freshness import host_name
-from contracts.records import Principal
+from contracts.freshness import NOTHING_KNOWN, Signs, host_name
+from contracts.heartbeats import beat_proof
+from contracts.records import JsonObject, LiveSession, Principal
 from contracts.tenant_events import EventType
-from gateway.endpoints.agents import last_seen
+from gateway.endpoints.sessions import tell_entered
 from gateway.parts import Rooms
 from gateway.peer_views import is_peers_client
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_agents import Attach, EchoesHeard, EchoWanted, HostBeat, SessionBeat, SessionChange
 from gateway.schemas_views import EchoesView, EchoTrialView, SeenView, SessionPage, SessionView, SessionWithToken
 from gateway.views import session_view
+from router.sessions import is_connected
 
 endpoints = APIRouter(route_class=StrictRoute, tags=["live sessions"])
 
@@ -29,12 +31,14 @@ IN_USUAL_TIME: Final = EchoWanted()
 async def attach_session(ref: str, wanted: Attach, caller: Caller, house: House) -> Answer:
     """Attach a live session. Its token is shown this once."""
     agent = await house.directory.find(ref, caller, action="session.attach", field="ref")
-    session, token = await house.sessions.attach(agent, wanted)
-    await house.notices.session(EventType.SESSION_ATTACHED, agent, session)
+    entered, token = await house.sessions.attach(agent, wanted)
+    session = entered.session
+    await tell_entered(agent, entered, house)
     if session.echoes:
         await house.echoes.begin(agent.id)
-    view = session_view(session, session.attached_at, house.parts.clock.now())
-    return Answer({**view, "session_token": token}, 201)
+    view = _seen(session, session.attached_at, house)
+    proof = beat_proof(house.parts.beat_secret, session.id, session.monitor_id) if session.monitor_id else None
+    return Answer({**view, "session_token": token, "beat_proof": proof}, 201)
 
 
 @endpoints.get(_SESSIONS, responses={200: {"model": SessionPage | list[SessionView]}})
@@ -43,10 +47,10 @@ async def list_sessions(
 ) -> Answer:
     """The sessions of an agent, oldest first; for CueAPI's clients the list alone, newest first."""
     agent = await house.directory.find(ref, caller, action="session.read", field="ref")
-    sessions = [each for each in await house.directory.sessions(agent.id) if include_detached or each.is_attached]
-    seen = await last_seen(house, [each.id for each in sessions])
-    now = house.parts.clock.now()
-    views = [session_view(each, seen.get(each.id), now) for each in sessions]
+    sessions = [each for each in await house.directory.sessions(agent.id) if each.is_live]
+    signs = await house.session_door.signs(sessions)
+    shown = [each for each in sessions if include_detached or is_connected(each, signs)]
+    views = [session_view(each, signs, house.parts.clock.now()) for each in shown]
     return Answer(views[::-1] if is_peers_client(request.scope["headers"]) else {"live_sessions": views})
 
 
@@ -55,8 +59,8 @@ async def change_session(ref: str, label: str, wanted: SessionChange, caller: Ca
     """Make a session the default, rotate its token, or both."""
     agent = await house.directory.find(ref, caller, action="session.update", field="ref")
     session = await house.sessions.change(agent, label, wanted)
-    seen = await last_seen(house, [session.id])
-    return Answer(session_view(session, seen.get(session.id), house.parts.clock.now()))
+    signs = await house.session_door.signs([session])
+    return Answer(session_view(session, signs, house.parts.clock.now()))
 
 
 @endpoints.post(_SESSIONS + "/{label}/heartbeat", responses={200: {"model": SessionView}})
@@ -67,7 +71,7 @@ async def beat_session(ref: str, label: str, caller: Caller, house: House, beat:
     session, seen_at = await house.sessions.beat(agent, session, beat)
     if session.echoes:
         await house.echoes.keep_up_session(agent.id)
-    return Answer(session_view(session, seen_at, house.parts.clock.now()))
+    return Answer(_seen(session, seen_at, house))
 
 
 @endpoints.delete(_SESSIONS + "/{label}", responses={200: {"model": SessionView}})
@@ -76,7 +80,7 @@ async def detach_session(ref: str, label: str, caller: Caller, house: House) -> 
     agent = await house.directory.find(ref, caller, action="session.detach", field="ref")
     session = await house.sessions.detach(agent, label)
     await house.notices.session(EventType.SESSION_DETACHED, agent, session)
-    return Answer(session_view(session, None, house.parts.clock.now()))
+    return Answer(session_view(session, NOTHING_KNOWN, house.parts.clock.now()))
 
 
 @endpoints.post("/v1/hosts/heartbeat", responses={200: {"model": SeenView}})
@@ -113,10 +117,15 @@ async def try_echo(
 ) -> Answer:
     """Try now whether pushes reach an agent's sessions, and wait for the answer."""
     agent = await house.directory.find(ref, caller, action="agent.echo", field="ref")
-    echoing = sum(session.echoes for session in await house.directory.attached(agent.id))
+    echoing = sum(session.echoes for session in await house.directory.live(agent.id))
     trial = await house.echo_trials.reach(agent.id, wanted.timeout_s, request.receive)
     found = {"reached": trial.reached, "round_trip_ms": trial.round_trip_ms}
     return Answer({"agent_id": agent.id, **found, "timeout_s": wanted.timeout_s, "echoing": echoing})
+
+
+def _seen(session: LiveSession, seen_at: datetime, house: Rooms) -> JsonObject:
+    now = house.parts.clock.now()
+    return session_view(session, Signs(as_of=now, heard={session.id: seen_at}), now)
 
 
 async def _own_agent_ids(references: Sequence[str], caller: Principal, house: Rooms) -> list[str]:

@@ -27,7 +27,8 @@ def _responses(model: Any) -> dict[int | str, dict[str, Any]]:
 @endpoints.get("/v1/agents/roster", responses=_responses(RosterView))
 async def read_roster(caller: Caller, house: House, if_none_match: IfNoneMatch = None) -> Response:
     """One's agents and whether they are there, for prompts: the same text until something worth telling changes."""
-    return _unless_known(await house.rosters.of_owner(caller.owner), if_none_match, KEPT)
+    own = await house.directory.confines(caller, "agent.list")
+    return _unless_known(await house.rosters.of_owner(caller.owner, own), if_none_match, KEPT)
 
 
 @endpoints.get("/v1/agents/{ref}/presence", responses=_responses(PresenceView))
@@ -36,9 +37,9 @@ async def read_presence(ref: str, caller: Caller, house: House, if_none_match: I
     agent = await house.directory.find(ref, caller, action="agent.read", field="ref")
     sessions = await house.directory.attached(agent.id)
     names = presence_names(agent, sessions)
-    seen = dict(zip(names, await house.parts.beats.last_seen(names), strict=True))
+    signs = await house.parts.beats.signs(names)
     bound_s = house.parts.echo_settings.bound_s
-    view = presence_view(agent, sessions, seen, house.parts.clock.now(), echo_bound_s=bound_s)
+    view = presence_view(agent, sessions, signs, house.parts.clock.now(), echo_bound_s=bound_s)
     return _unless_known(view, if_none_match, ASKED_EACH_TIME)
 
 

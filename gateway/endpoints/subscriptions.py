@@ -2,7 +2,10 @@
 
 from fastapi import APIRouter
 
+from contracts.records import Agent, Principal
+from contracts.subscriptions import DeliveryTarget
 from contracts.tenant_events import EventType
+from gateway.auth import require_scope
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_subscriptions import (
     AcknowledgedView,
@@ -23,6 +26,7 @@ _SUBSCRIPTIONS = "/v1/agents/{ref}/subscriptions"
 async def subscribe(ref: str, wanted: NewSubscription, caller: Caller, house: House) -> Answer:
     """Subscribe to an agent's events from now on. A webhook's secret is shown this once."""
     agent = await house.directory.find(ref, caller, action="subscription.create", field="ref")
+    _refuse_telling(agent, wanted, caller)
     subscription = await house.subscriptions.create(agent, wanted)
     await house.notices.subscription(EventType.SUBSCRIPTION_CREATED, subscription)
     return Answer(await house.subscriptions.view(subscription, with_secret=True), 201)
@@ -59,3 +63,12 @@ async def acknowledge(ref: str, subscription_id: str, wanted: Acknowledgement, c
     agent = await house.directory.find(ref, caller, action="subscription.ack", field="ref")
     await house.subscriptions.acknowledge(agent, subscription_id, wanted.acked_event_id)
     return Answer({"acked": True})
+
+
+def _refuse_telling(agent: Agent, wanted: NewSubscription, caller: Principal) -> None:
+    """What is posted to a subscriber is what its maker may read; whoever pulls is asked each time."""
+    if wanted.delivery_target != DeliveryTarget.WEBHOOK:
+        return
+    require_scope(caller, "events.read", agent.owner, agent)
+    if wanted.inline_body:
+        require_scope(caller, "message.read", agent.owner, agent)

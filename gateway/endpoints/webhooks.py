@@ -8,7 +8,7 @@ from contracts.errors import Conflict
 from contracts.records import Principal
 from contracts.tenant_events import EventType
 from contracts.words import Channel
-from gateway.auth import authorize
+from gateway.parts import Rooms
 from gateway.routing import Answer, Caller, House, StrictRoute
 from gateway.schemas_webhooks import (
     AttemptPage,
@@ -32,7 +32,7 @@ NO_ROTATION = Rotation()
 @endpoints.get(_WEBHOOK, responses={200: {"model": WebhookView}})
 async def read_webhook(ref: str, caller: Caller, house: House) -> Answer:
     """Where an agent's webhooks go, how they are signed, and how its receiver does."""
-    agent = await house.directory.find(ref, caller, action="agent.read", field="ref")
+    agent = await house.directory.find(ref, caller, action="webhook.read", field="ref")
     return Answer(house.webhooks.view(agent))
 
 
@@ -64,7 +64,7 @@ async def enable(ref: str, caller: Caller, house: House) -> Answer:
 @endpoints.post(_WEBHOOK + "/test", responses={200: {"model": PingView}})
 async def test(ref: str, caller: Caller, house: House) -> Answer:
     """Post a signed test to the receiver, and tell what it said."""
-    agent = await house.directory.find(ref, caller, action="agent.update", field="ref")
+    agent = await house.directory.find(ref, caller, action="webhook.update", field="ref")
     named, result = await house.webhooks.ping(agent)
     return Answer(
         {
@@ -82,13 +82,13 @@ async def test(ref: str, caller: Caller, house: House) -> Answer:
 async def attempts(execution_id: str, caller: Caller, house: House) -> Answer:
     """Every attempt at an execution. What a receiver said is shown to its owner alone."""
     standing = await house.parts.service.find_execution(execution_id, caller)
-    number = standing.execution.number
+    number, is_receivers = standing.execution.number, await _is_receivers(standing, caller, house)
     return Answer(
         {
             "execution_id": ids.execution_id(standing.history.ulid, number),
             "message_id": standing.history.message.id,
             "state": standing.execution.state.value,
-            "attempts": attempt_views(standing.history, number, with_responses=_is_receivers(standing, caller)),
+            "attempts": attempt_views(standing.history, number, with_responses=is_receivers),
         }
     )
 
@@ -98,11 +98,11 @@ async def delivery(execution_id: str, caller: Caller, house: House) -> Answer:
     """A webhook as it is posted, signed now: for whoever listens along, and to replay one."""
     standing = await house.parts.service.find_execution(execution_id, caller)
     message = standing.history.message
-    if not _is_receivers(standing, caller):
+    if not await _is_receivers(standing, caller, house):
         raise no_execution()
     if standing.execution.channel is not Channel.WEBHOOK:
         raise Conflict("not_a_webhook", "This execution does not go to a webhook.")
-    agent = await house.directory.find(message.agent_id, caller, action="agent.read", field="ref")
+    agent = await house.directory.find(message.agent_id, caller, action="execution.read", field="ref")
     body = to_json(payload(standing))
     return Answer(
         {
@@ -114,5 +114,6 @@ async def delivery(execution_id: str, caller: Caller, house: House) -> Answer:
     )
 
 
-def _is_receivers(standing: Standing, caller: Principal) -> bool:
-    return authorize(caller, "agent.read", standing.history.message.agent_owner)
+async def _is_receivers(standing: Standing, caller: Principal, house: Rooms) -> bool:
+    message = standing.history.message
+    return await house.directory.may(caller, "execution.read", message.agent_owner, message.agent_id)

@@ -36,6 +36,19 @@ def test_a_key_is_made_listed_and_revoked(postroom: Postroom, server: dict[str, 
     assert made["key_id"] not in {each["key_id"] for each in ok(postroom("keys", "list", "--json"))["keys"]}
 
 
+def test_a_limited_key_is_made_and_rotated(postroom: Postroom, server: dict[str, Any]) -> None:
+    limits = ("--scope", "messages:send", "--scope", "agents:read", "--expires-in", "3600")
+    made = ok(postroom("keys", "create", *limits, "--json"))
+    next_one = ok(postroom("keys", "rotate", made["key_id"], "--overlap", "60", "--json"))
+    listed = postroom("keys", "list").stdout
+
+    assert next_one["scopes"] == made["scopes"] == ["agents:read", "messages:send"]
+    assert (next_one["previous_key_id"], next_one["expires_at"]) == (made["key_id"], made["expires_at"])
+    assert "agents:read messages:send" in listed
+    for each in (made, next_one):
+        assert postroom("keys", "revoke", each["key_id"]).returncode == 0
+
+
 def test_a_foreign_owners_key_needs_an_admin_key(postroom: Postroom) -> None:
     done = postroom("keys", "create", "--owner", "somebody-else")
     assert done.returncode == 1
@@ -58,6 +71,32 @@ def test_an_agent_is_created_changed_shown_and_deleted(postroom: Postroom, prefi
     gone = postroom("agents", "show", prefix)
     assert gone.returncode == 1
     assert "agent_not_found: " in gone.stderr
+
+
+def test_a_service_account_backs_an_agent_is_disabled_and_deleted(postroom: Postroom, prefix: str) -> None:
+    account = ok(postroom("accounts", "create", prefix, "--description", "Of the build hosts", "--json"))
+    options = ["--service-account", account["id"], "--kind", "llm", "--config", '{"a": 1}', "--description", "Builds"]
+    capable = ["--capability", "model=small-1", "--capability", "max_tokens=4096"]
+
+    made = ok(postroom("agents", "create", prefix, *options, *capable, "--json"))
+    shown = postroom("agents", "show", prefix).stdout
+    changed = ok(postroom("agents", "update", prefix, "--capability", "gpu=true", "--json"))
+    in_use = postroom("accounts", "delete", account["id"])
+    disabled = postroom("accounts", "disable", account["id"])
+    listed = ok(postroom("accounts", "list", "--status", "disabled", "--json"))
+    enabled = postroom("accounts", "enable", account["id"])
+    assert postroom("agents", "delete", prefix).returncode == 0
+    assert postroom("accounts", "delete", account["id"]).returncode == 0
+
+    assert (made["service_account_id"], made["kind"], made["config"]) == (account["id"], "llm", {"a": 1})
+    assert made["capabilities"] == {"model": "small-1", "max_tokens": 4096}
+    assert 'kind llm; capabilities {"model": "small-1", "max_tokens": 4096}' in shown
+    assert changed["capabilities"] == {"gpu": True}
+    assert (in_use.returncode, in_use.stderr.startswith("postroom: service_account_in_use: ")) == (1, True)
+    assert disabled.stdout == f"{account['id']}  {prefix}  disabled\n"
+    assert account["id"] in {each["id"] for each in listed["items"]}
+    assert enabled.stdout == f"{account['id']}  {prefix}  active\n"
+    assert prefix not in postroom("accounts", "list").stdout
 
 
 def test_a_message_goes_to_the_inbox_and_is_explained(postroom: Postroom, agent: str) -> None:

@@ -1,20 +1,22 @@
 """Heartbeats on a real Valkey: what was last heard of whom, asked together, remembered for a moment."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
 
-from contracts.freshness import asked_name, echo_name, host_name
+from contracts.freshness import asked_name, beat_of, echo_name, host_name
 from contracts.records import LiveSession, Reachability, SessionFact
 from infra.beats import RedisBeats
 from infra.embedded import RedisEndpoint
 from infra.redis_connection import RedisConnection
+from tests.open_door import open_door
 from tests.redis_rows import connected
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123_000, tzinfo=UTC)
+ATTACHED = NOON - timedelta(hours=1)
 AGENT = "agent_receiver0000"
 
 
@@ -31,12 +33,13 @@ class HandClock:
 @pytest.fixture
 async def connection(redis_server: RedisEndpoint, prefix: str) -> AsyncIterator[RedisConnection]:
     async with connected(redis_server.url, prefix) as open_connection:
+        await open_door(open_connection)
         yield open_connection
 
 
 @pytest.fixture
 def clock() -> HandClock:
-    return HandClock(NOON)
+    return HandClock(NOON + timedelta(minutes=2))
 
 
 @pytest.fixture
@@ -46,7 +49,12 @@ def beats(connection: RedisConnection, clock: HandClock) -> RedisBeats:
 
 def session(session_id: str, *, is_default: bool = False) -> LiveSession:
     return LiveSession(
-        id=session_id, label="main", task_name="task", token_sha256="0" * 64, attached_at=NOON, is_default=is_default
+        id=session_id,
+        label="main",
+        task_name="task",
+        token_sha256="0" * 64,
+        attached_at=ATTACHED,
+        is_default=is_default,
     )
 
 
@@ -60,7 +68,7 @@ async def test_reachability_tells_when_each_session_and_the_host_were_last_seen(
     assert await beats.reachability(AGENT, [session("sess_a", is_default=True), session("sess_b")]) == Reachability(
         sessions=(
             SessionFact(id="sess_a", label="main", is_default=True, last_seen_at=NOON),
-            SessionFact(id="sess_b", label="main", is_default=False, last_seen_at=None),
+            SessionFact(id="sess_b", label="main", is_default=False, last_seen_at=ATTACHED),
         ),
         host_last_seen_at=NOON - timedelta(seconds=5),
     )
@@ -101,7 +109,7 @@ async def test_what_is_forgotten_was_never_seen(beats: RedisBeats) -> None:
     await beats.forget(["sess_a", host_name(AGENT)])
     assert await beats.last_seen(["sess_a"]) == [None]
     reachability = await beats.reachability(AGENT, [session("sess_a")])
-    assert (reachability.sessions[0].last_seen_at, reachability.host_last_seen_at) == (None, None)
+    assert (reachability.sessions[0].last_seen_at, reachability.host_last_seen_at) == (ATTACHED, None)
     await beats.forget([])
     assert await beats.last_seen([]) == []
 
@@ -175,9 +183,158 @@ async def test_beats_older_than_a_day_are_dropped(
     clock.instant = NOON + timedelta(hours=25)
     await beats.beat({"sess_newest": clock.instant})
     assert await beats.last_seen(["sess_old", "sess_new"]) == [None, NOON + timedelta(hours=2)]
-    assert await connection.command("ZCARD", connection.key("beats")) == 2
+    assert await connection.command("ZRANGE", connection.key("beats"), 0, -1) == [b"sess_new", b"sess_newest", b"door"]
 
 
 async def test_thousands_of_beats_travel_in_one_call(beats: RedisBeats) -> None:
     await beats.beat({f"sess_{n}": NOON for n in range(2_500)})
     assert set(await beats.last_seen([f"sess_{n}" for n in range(2_500)])) == {NOON}
+
+
+# --- sessions' beats, and the time in which nobody listens -----------------------------------------------------------
+
+
+def worker(session_id: str = "sess_w") -> LiveSession:
+    return replace(session(session_id), transport="sse", attached_at=NOON)
+
+
+async def heard(beats: RedisBeats, at: datetime) -> Sequence[datetime | None]:
+    return await beats.beat_sessions([beat_of(worker(), at)])
+
+
+async def test_a_beat_is_taken_until_the_deadline_and_not_behind_it(beats: RedisBeats, clock: HandClock) -> None:
+    clock.instant = NOON + timedelta(seconds=90)
+    assert await heard(beats, clock.instant) == [clock.instant]
+    last = clock.instant
+
+    clock.instant += timedelta(seconds=90, milliseconds=1)
+    assert await heard(beats, clock.instant) == [None]
+    assert await beats.last_seen(["sess_w"]) == [last]
+
+
+async def test_beats_of_one_session_within_a_second_are_written_once(beats: RedisBeats, clock: HandClock) -> None:
+    clock.instant = NOON + timedelta(seconds=10)
+    await heard(beats, NOON)
+    assert await heard(beats, NOON + timedelta(milliseconds=999)) == [NOON]
+    assert await heard(beats, NOON + timedelta(milliseconds=1_000)) == [NOON + timedelta(seconds=1)]
+    assert await heard(beats, NOON - timedelta(seconds=5)) == [NOON - timedelta(seconds=5)]
+
+
+async def test_those_that_come_too_late_fail_nobody_beside_them(beats: RedisBeats, clock: HandClock) -> None:
+    clock.instant = NOON + timedelta(seconds=10)
+    many = [beat_of(worker(f"sess_{n}"), clock.instant) for n in range(2_500)]
+    late = replace(many[7], attached_at=NOON - timedelta(seconds=1), terminal=timedelta(seconds=1))
+    answers = await beats.beat_sessions([*many[:7], late, *many[8:]])
+    assert [n for n, answer in enumerate(answers) if answer is None] == [7]
+    assert await beats.last_seen(["sess_2499", "sess_7"]) == [clock.instant, None]
+    assert beats.known >= 2_499
+
+
+async def test_while_nobody_listens_nobody_grows_silent(
+    connection: RedisConnection, beats: RedisBeats, clock: HandClock
+) -> None:
+    await connection.command("ZREM", connection.key("beats"), "door")
+    clock.instant = NOON
+    await beats.renew_door()
+    await beats.renew_door()
+    await heard(beats, NOON)
+
+    clock.instant += timedelta(hours=1)
+    before = await beats.reachability(AGENT, [worker()])
+    await beats.renew_door()
+    after = await beats.reachability(AGENT, [worker()])
+    clock.instant += timedelta(seconds=9)
+    await beats.renew_door()
+
+    assert [each.sessions[0].last_seen_at for each in (before, after)] == [NOON + timedelta(hours=1)] * 2
+    assert (await beats.signs(["sess_w"])).silence(NOON) == timedelta(seconds=9)
+    assert await heard(beats, clock.instant) == [clock.instant]
+
+
+async def test_the_last_four_outages_are_remembered(
+    connection: RedisConnection, beats: RedisBeats, clock: HandClock
+) -> None:
+    await connection.command("ZREM", connection.key("beats"), "door")
+    for _ in range(6):
+        clock.instant += timedelta(seconds=60)
+        await beats.renew_door()
+    signs = await beats.signs([])
+    assert [each.ends_at - clock.instant for each in signs.outages] == [timedelta(seconds=-60 * n) for n in range(4)]
+    assert {each.ends_at - each.begins_at for each in signs.outages} == {timedelta(seconds=60)}
+
+
+async def test_after_the_store_was_emptied_sessions_are_as_fresh_as_can_be_until_they_had_time_to_beat(
+    connection: RedisConnection, beats: RedisBeats, clock: HandClock
+) -> None:
+    live = replace(session("sess_a"), attached_at=NOON - timedelta(days=3))
+    clock.instant = NOON
+    await connection.command("DEL", connection.key("beats"))
+
+    at_once = await beats.reachability(AGENT, [live])
+    await beats.renew_door()
+    clock.instant += timedelta(seconds=8)
+    await beats.renew_door()
+    later = await beats.reachability(AGENT, [live])
+
+    assert [each.sessions[0].last_seen_at for each in (at_once, later)] == [NOON, NOON]
+
+
+async def test_a_silence_that_is_told_counts_although_nobody_listened(
+    connection: RedisConnection, beats: RedisBeats, clock: HandClock
+) -> None:
+    await connection.command("DEL", connection.key("beats"))
+    clock.instant = NOON + timedelta(hours=1)
+    await beats.renew_door()
+    clock.instant += timedelta(seconds=5)
+    await beats.renew_door()
+    told = clock.instant - timedelta(seconds=70)
+
+    answer = await heard(beats, told)
+    signs = await beats.signs(["sess_w"])
+    reach = await beats.reachability(AGENT, [worker()])
+
+    assert answer == [told]
+    assert signs.silence(signs.seen_at(worker())) == timedelta(seconds=70)
+    assert (signs.shown_at("sess_w"), reach.sessions[0].last_seen_at) == (told, told)
+
+
+async def test_a_silence_that_is_told_leaves_out_the_outages_behind_it(
+    connection: RedisConnection, beats: RedisBeats, clock: HandClock
+) -> None:
+    await connection.command("ZREM", connection.key("beats"), "door")
+    clock.instant = NOON
+    await beats.renew_door()
+    for gap_s in (30, 40):
+        clock.instant += timedelta(seconds=gap_s)
+        await beats.renew_door()
+    clock.instant += timedelta(seconds=5)
+    await beats.renew_door()
+
+    await heard(beats, clock.instant - timedelta(seconds=60))
+    told = await beats.signs(["sess_w"])
+    clock.instant += timedelta(minutes=10)
+    await beats.renew_door()
+    later = await beats.signs(["sess_w"])
+
+    assert told.silence(told.seen_at(worker())) == timedelta(seconds=60)
+    assert later.silence(later.seen_at(worker())) == timedelta(seconds=60)
+
+
+async def test_a_live_session_silent_for_a_day_is_attached_no_longer(beats: RedisBeats, clock: HandClock) -> None:
+    live = replace(session("sess_a"), attached_at=NOON)
+    clock.instant = NOON + timedelta(days=1)
+    assert len((await beats.reachability(AGENT, [live])).sessions) == 1
+    clock.instant += timedelta(milliseconds=1)
+    assert (await beats.reachability(AGENT, [live])).sessions == ()
+
+
+async def test_an_outage_keeps_what_was_heard_before_it_from_being_dropped(
+    connection: RedisConnection, beats: RedisBeats, clock: HandClock
+) -> None:
+    await connection.command("ZADD", connection.key("beats"), int(NOON.timestamp() * 1000), "door")
+    await beats.beat({"sess_a": NOON})
+    clock.instant = NOON + timedelta(hours=30)
+    await beats.renew_door()
+    clock.instant += timedelta(minutes=2)
+    await beats.beat({"sess_b": clock.instant})
+    assert await beats.last_seen(["sess_a"]) == [NOON]

@@ -20,6 +20,22 @@ SURROGATE = "\\ud800"
 CONTROLS = "\r\n\t\x1b\x7f\x9b\u2028"
 NO_MODES: list[object] = ["LIVE", MARK, 1, True, None, []]
 NO_INTEGERS: list[object] = ["30", True, 30.0, []]
+GOOD_WHERE: Json = {"kind": "llm"}
+NO_OBJECTS: list[object] = [None, [], MARK, 7, True]
+NO_SCALARS: list[object] = [{}, {"in": [MARK]}, [[MARK]], [{}]]
+NO_SELECTORS: list[tuple[object, str]] = [
+    *[(where, "invalid_type") for where in NO_OBJECTS],
+    ({}, "too_short"),
+    ({f"capabilities.{n}": 1 for n in range(11)}, "too_long"),
+    *[({key: 1}, "unknown_term") for key in (MARK, "", "kind ", "Kind", "owner", "webhook_secret", "metadata.a")],
+    *[({f"capabilities{end}": 1}, "unknown_term") for end in ("", ".", "..a", ".a.", ".a" * 9)],
+    ({"capabilities." + "a" * 200: 1}, "unknown_term"),
+    *[({"kind": value}, "invalid_type") for value in NO_SCALARS],
+    ({"kind": []}, "too_short"),
+    ({"kind": [MARK] * 21}, "too_long"),
+    ({"kind": MARK * 300}, "too_long"),
+]
+NO_PROJECTS = ("", "A", "a.b", "*", ">", "a b", "-a", "a-", "max@max", MARK + ".", "\u0430")
 RESERVED = ("nats", "Nats-Msg-Id", "_x", "X-Router-Hop")
 UNLIKE_A_SLUG = ". *>$/%:@_A\n\u202e\u200b\u0430\uff41\u0301"
 IMITATIONS = ("_inbox", "agent_0123456789ab", "-a", "a-", "\u0430dmin")
@@ -115,7 +131,14 @@ async def test_a_body_in_a_coding_is_refused(rig: Rig, coding: str) -> None:
         *[({"to": f"a{character}b"}, "invalid_address", "to") for character in ". *>$/%:\n\u0430\uff41\u0301_"],
         ({"to": MARK * 1_000}, "invalid_address", "to"),
         ({"to": [MARK]}, "invalid_type", "to"),
-        ({"to": {"slug": MARK}}, "invalid_type", "to"),
+        ({"to": {"slug": MARK}}, "required", "to.where"),
+        *[({"to": {"where": where}}, code, "to.where") for where, code in NO_SELECTORS],
+        *[({"to": {"where": GOOD_WHERE, "pick": word}}, "invalid_enum", "to.pick") for word in ("2", MARK, None)],
+        *[({"to": {"where": GOOD_WHERE, "project": name}}, "invalid_format", "to.project") for name in NO_PROJECTS],
+        ({"to": {"where": GOOD_WHERE, "project": "a" * 64}}, "too_long", "to.project"),
+        ({"to": {"where": GOOD_WHERE, "project": 7}}, "invalid_type", "to.project"),
+        ({"to": {"where": GOOD_WHERE, "project": f"a{MARK}\n"}}, "control_character", "to.project"),
+        ({"to": {"where": GOOD_WHERE, "limit": MARK}}, "unknown_field", "to.limit"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/route"])

@@ -7,7 +7,9 @@ import sysconfig
 from pathlib import Path
 
 from infra.binaries import nats_server_binary
-from infra.embedded import NatsPasswords, nats_environment
+from infra.clock import SystemClock
+from infra.embedded import nats_environment
+from infra.nats_identity import installation_identity
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -28,7 +30,7 @@ def test_compose_file_follows_the_compose_specification() -> None:
 
 def test_nats_conf_is_valid(tmp_path: Path) -> None:
     environment = nats_environment(
-        passwords=NatsPasswords(core="a", edge="b", sys="c"),
+        identity=installation_identity(tmp_path / "an identity", SystemClock().now()),
         store_dir=tmp_path / "a path with blanks",
         max_file_store_bytes=2**30,
     )
@@ -37,12 +39,30 @@ def test_nats_conf_is_valid(tmp_path: Path) -> None:
 
 def test_compose_gives_the_broker_every_variable_it_reads() -> None:
     read = set(re.findall(r"\$(POSTROOM_\w+)", NATS_CONF))
-    assert len(read) == 5
+    assert len(read) == 4
     assert read <= set(re.findall(r"^ {6}(POSTROOM_\w+):", COMPOSE, re.MULTILINE))
 
 
 def test_every_password_is_required_from_outside() -> None:
     assert set(re.findall(r"\$\{POSTROOM_\w+_PASSWORD([^}]{2})", COMPOSE)) == {":?"}
+
+
+def test_compose_mounts_files_of_an_identity_and_no_more_of_it_than_each_needs(tmp_path: Path) -> None:
+    identity = installation_identity(tmp_path / "identity", SystemClock().now())
+    mounted = {service: set(re.findall(r"\./(identity/\S+?)[,\s]", text)) for service, text in services().items()}
+    creds = {"identity/creds/core.creds", "identity/creds/sys.creds"}
+    assert mounted["nats"] == {"identity/broker"}
+    assert mounted["router"] == creds
+    assert mounted["gateway"] == creds | {"identity/keys/edge-signing.key"}
+    for path in set.union(*mounted.values()):
+        assert (identity.folder.parent / path).exists()
+
+
+def services() -> dict[str, str]:
+    """Each service's part of the file, with what its aliases stand for."""
+    anchors = dict(re.findall(r"^x-[\w-]+: &([\w-]+)\n((?:  .*\n)+)", COMPOSE, re.MULTILINE))
+    parts = re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", COMPOSE.partition("\nservices:\n")[2], re.MULTILINE)
+    return {name: re.sub(r"\*([\w-]+)", lambda found: anchors[found[1]], text) for name, text in parts}
 
 
 def test_the_brokers_monitoring_stays_on_loopback() -> None:

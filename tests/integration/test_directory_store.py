@@ -1,6 +1,6 @@
 """The directory's bucket on a real broker: compare-and-set over several keys, and what caches may remember."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -194,19 +194,39 @@ async def test_what_was_seen_at_another_url_is_not_noted(nats_server: NatsEndpoi
         assert await reader.agent(AGENT_ID) == AGENT
 
 
+async def test_many_records_come_in_the_order_they_were_asked_for_and_absent_ones_as_none(
+    nats_server: NatsEndpoint, prefix: str
+) -> None:
+    keys = [owner_key(name) for name in ("zoe", "gone", "nobody", "ada", "zoe")]
+    async with store_of(nats_server.url, prefix) as (_, store, _):
+        owners = [Owner(owner=name, created_at=NOW) for name in ("zoe", "gone", "ada")]
+        await store.transact([Write(key=owner_key(each.owner), record=each, expected_seq=0) for each in owners])
+        gone = await store.get(owner_key("gone"), Owner)
+        assert gone is not None
+        await store.transact([Write(key=owner_key("gone"), record=None, expected_seq=gone.seq)])
+
+        found = await store.get_all(keys, Owner)
+        singly = [await store.get(key, Owner) for key in keys]
+
+    assert [each and each.record.owner for each in found] == ["zoe", None, None, "ada", "zoe"]
+    assert found == singly
+
+
 class Shelf:
     """A place to read from that waits until it is told to answer."""
 
     def __init__(self) -> None:
         self.reads = 0
+        self.asked: list[str] = []
         self.opened = anyio.Event()
         self.entry = Entry(seq=1, payload=b"old")
 
-    async def read(self, key: str) -> Entry:
+    async def read(self, keys: Sequence[str]) -> list[Entry]:
         self.reads += 1
+        self.asked += [*keys]
         entry = self.entry
         await self.opened.wait()
-        return entry
+        return [entry for _ in keys]
 
 
 def cache_of(shelf: Shelf, max_entries: int = 10) -> DirectoryCache:
@@ -222,6 +242,45 @@ async def test_concurrent_misses_share_one_read() -> None:
         await until(lambda: shelf.reads == 1)
         shelf.opened.set()
     assert shelf.reads == 1
+
+
+async def test_many_are_read_together_and_those_that_are_known_or_asked_for_already_not_again() -> None:
+    shelf, answers = Shelf(), []
+    cache = cache_of(shelf)
+
+    async def ask() -> None:
+        answers.append(await cache.get_all(["a", "b", "c", "b"]))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cache.get, "a")
+        await until(lambda: shelf.reads == 1)
+        tasks.start_soon(ask)
+        await until(lambda: shelf.reads == 2)
+        tasks.start_soon(cache.get, "c")
+        await anyio.lowlevel.checkpoint()
+        shelf.opened.set()
+    await ask()
+    assert answers == [[shelf.entry] * 4] * 2
+    assert shelf.asked == ["a", "b", "c"]
+
+
+async def test_many_are_read_by_the_next_when_their_reader_goes_away() -> None:
+    shelf, answers = Shelf(), []
+    cache = cache_of(shelf)
+
+    async def ask() -> None:
+        answers.append(await cache.get("b"))
+
+    async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as first:
+            first.start_soon(cache.get_all, ["a", "b"])
+            await until(lambda: shelf.reads == 1)
+            tasks.start_soon(ask)
+            await anyio.lowlevel.checkpoint()
+            first.cancel_scope.cancel()
+        await until(lambda: shelf.reads == 2)
+        shelf.opened.set()
+    assert (answers, shelf.asked) == ([shelf.entry], ["a", "b", "b"])
 
 
 async def test_the_others_go_on_when_the_reader_goes_away() -> None:

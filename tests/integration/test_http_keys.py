@@ -80,10 +80,12 @@ async def test_the_document_names_every_path_and_our_problems(rig: Rig) -> None:
     document = await rig.nobody.get("/openapi.json")
 
     send = document["paths"]["/v1/messages"]["post"]
-    assert send["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/NewMessage"}
+    bodies = [{"$ref": f"#/components/schemas/{name}"} for name in ("NewMessage", "SelectedMessage")]
+    assert send["requestBody"]["content"]["application/json"]["schema"] == {"anyOf": bodies}
     assert document["components"]["schemas"]["NewMessage"]["examples"]
     assert "HTTPValidationError" not in str(document)
     assert send["responses"]["422"]["content"].keys() == {"application/problem+json"}
+    assert send["security"] == [{"key": ["messages:send"]}]
     assert "security" not in document["paths"]["/healthz"]["get"]
 
 

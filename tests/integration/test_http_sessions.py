@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from contracts.directory import LiveSessions, live_key
+from contracts.directory import BEAT_PROOFS, LiveSessions, ServerSecret, live_key, secret_key
+from contracts.heartbeats import beat_proof
 from infra.embedded import NatsEndpoint, RedisEndpoint
 from tests.http_rig import Rig, code_of, running_rig
 
@@ -24,7 +25,7 @@ async def test_an_attached_session_is_fresh_and_its_token_is_shown_once(rig: Rig
     attached = await rig.max.session("mac", "main", attestation="token+nonce", monitor_version="1.0")
     listed = (await rig.max.get(SESSIONS))["live_sessions"]
 
-    token = attached.pop("session_token")
+    token, _ = attached.pop("session_token"), attached.pop("beat_proof")
     assert listed[0]["last_seen_at"] == attached["last_seen_at"]
     assert listed[0] | {"heartbeat_age_sec": 0} == attached
     assert attached["is_default"] is True
@@ -122,3 +123,25 @@ async def test_a_host_beats_for_its_own_agents_only(rig: Rig) -> None:
     assert foreign == {"seen": []}
     sent = await rig.max.send("mac", delivery_mode="bg")
     assert [gate["verdict"] for gate in sent["trace"] if gate["gate"] == "host_fresh"] == ["pass"]
+
+
+async def test_whoever_attaches_for_a_monitor_is_given_what_it_beats_with(rig: Rig) -> None:
+    attached = await rig.max.session("mac", "main", monitor_id="build-host-1")
+    [secret] = await secrets_of(rig)
+    assert attached["beat_proof"] == beat_proof(secret, attached["id"], "build-host-1")
+    assert (await rig.max.session("mac", "other"))["beat_proof"] is None
+    agent = await rig.max.get("/v1/agents/mac")
+    found = await rig.gateway.parts.store.get(live_key(agent["id"]), LiveSessions)
+    assert found is not None
+    assert [session.monitor_id for session in found.record.sessions] == ["build-host-1", None]
+
+
+@pytest.mark.parametrize("monitor_id", ["", "A", "a.b", "a b", ">", "-a", "x" * 64, 7])
+async def test_a_monitor_is_named_by_what_a_subject_may_hold(rig: Rig, monitor_id: object) -> None:
+    answer = await rig.max.call("POST", SESSIONS, json={"label": "main", "monitor_id": monitor_id})
+    assert answer.status_code in {400, 422}, answer.text
+
+
+async def secrets_of(rig: Rig) -> list[bytes]:
+    found = await rig.gateway.parts.store.get(secret_key(BEAT_PROOFS), ServerSecret)
+    return [bytes.fromhex(found.record.value)] if found else []

@@ -107,11 +107,23 @@ async def test_a_record_nobody_can_read_does_not_hide_the_next(nats_server: Nats
 async def test_a_wait_hears_what_happens_after_it_began(nats_server: NatsEndpoint, prefix: str) -> None:
     async with provisioned(nats_server.url, prefix) as (broker, names), StreamLedger.open(broker, names) as ledger:
         async with connected(nats_server.url) as other, BrokerWatch(other, names).message("u1") as moves:
-            seq = await ledger.append("u1", accepted("u1"), expected_seq=0)
-            await ledger.append("u1", ended(), expected_seq=seq)
             with anyio.fail_after(0.9):
+                seq = await ledger.append("u1", accepted("u1"), expected_seq=0)
                 await anext(moves)
+                await ledger.append("u1", ended(), expected_seq=seq)
                 await anext(moves)
+
+
+async def test_a_burst_wakes_who_waits_once(nats_server: NatsEndpoint, prefix: str) -> None:
+    async with connected(nats_server.url) as broker:
+        async with BrokerWatch(broker, Names(prefix=prefix)).message("u1") as moves:
+            for _ in range(5):
+                await broker.publish(Names(prefix=prefix).moved("u1"))
+            await broker.echo()
+            await anext(moves)
+            with anyio.move_on_after(0.2) as patience:
+                await anext(moves)
+            assert patience.cancelled_caught
 
 
 async def test_a_wait_ticks_every_second(nats_server: NatsEndpoint, prefix: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import nats
 import pytest
 import respx
 
@@ -25,6 +24,7 @@ from monitor.configuration import Configuration
 from monitor.daemon import Daemon
 from monitor.ports import Box, Shelf
 from monitor.session import Delivery, Refusal, SessionFolder
+from tests.raw_broker import raw_client
 from tests.stub_gateway import AGENT_ID, BASE_URL, SLUG, Live, StubGateway, Work, message_of
 
 ECHO = """
@@ -111,7 +111,7 @@ async def push(endpoint: NatsEndpoint, channel: str, execution_id: str, *, nonce
         "nonce": nonce,
         "claim_before": (now + timedelta(seconds=30)).isoformat() if channel == "live" else None,
     }
-    client = await nats.connect(endpoint.url)
+    client = await raw_client(endpoint.url)
     await client.publish(f"{channel}.{AGENT_ID}.{execution_id}", json.dumps(envelope).encode())
     await client.flush()
     await client.close()
@@ -405,8 +405,11 @@ async def test_a_background_push_becomes_a_run_and_an_outcome(
     stub.poll_finds_work = False
     async with running(tmp_path, nats_server.edge_url, program=ECHO):
         stub.work[name] = Work()
+        # Heard twice, as while credentials are renewed.
+        await push(nats_server, "bg", name)
         await push(nats_server, "bg", name)
         outcome = await until(lambda: stub.work[name].outcome)
+    assert stub.work[name].lease == 1
     assert outcome["result"] == {"got": "line one\nline two \u2603"}
     assert (outcome["success"], outcome["lease"], outcome["executed_via"]) == (True, 1, "bg")
     assert outcome["metadata"]["exit_code"] == 0
@@ -594,7 +597,7 @@ def echoes_told(stub: StubGateway) -> list[JsonObject]:
 
 async def ask(endpoint: NatsEndpoint, *names: str) -> None:
     """Publish echoes of the stub's agent as the gateway does."""
-    client = await nats.connect(endpoint.url)
+    client = await raw_client(endpoint.url)
     for name in names:
         echo = {"v": 1, "kind": "echo", "agent_id": AGENT_ID, "echo_id": name}
         await client.publish(f"live.{AGENT_ID}.{name}", json.dumps(echo).encode())

@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import nats
 import pytest
 import structlog.testing
 
@@ -16,6 +15,7 @@ from contracts.records import Echo, Envelope, JsonObject
 from infra.clock import SystemIds
 from infra.edge import EdgeFeed, parse_envelope
 from infra.embedded import EmbeddedNats, NatsEndpoint
+from tests.raw_broker import raw_client
 
 DEADLINE_S = 20
 
@@ -50,7 +50,7 @@ def envelope(agent_id: object, **changes: Any) -> JsonObject:
 
 
 async def publish(endpoint: NatsEndpoint, subject: str, *payloads: bytes) -> None:
-    client = await nats.connect(endpoint.url)
+    client = await raw_client(endpoint.url)
     for payload in payloads:
         await client.publish(subject, payload)
     await client.flush()

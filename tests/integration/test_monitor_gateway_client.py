@@ -23,7 +23,7 @@ from contracts.errors import (
 from contracts.words import Channel
 from infra.gateway_client import GatewayClient
 from monitor.backoff import Backoff, persist
-from monitor.ports import Report
+from monitor.ports import Attached, Report
 from tests.stub_gateway import AGENT_ID, BASE_URL, SLUG, problem, view
 
 NAME = "exec_01jx5k9v3m7q2w8r4t6y0zacde"
@@ -54,12 +54,14 @@ async def test_an_agent_is_resolved_by_any_address(client: GatewayClient, http: 
 
 
 async def test_a_session_is_attached_with_the_higher_attestation(client: GatewayClient, http: Any) -> None:
-    http.post(f"/v1/agents/{AGENT_ID}/live-sessions").respond(201, json={"id": "sess_1", "is_default": True})
-    attached = await client.attach(AGENT_ID, "main", "t" * 40)
-    assert (attached.session_id, attached.is_default) == ("sess_1", True)
+    answer = {"id": "sess_1", "is_default": True, "beat_proof": "p" * 12}
+    http.post(f"/v1/agents/{AGENT_ID}/live-sessions").respond(201, json=answer)
+    attached = await client.attach(AGENT_ID, "main", "t" * 40, "mac-1")
+    assert attached == Attached(session_id="sess_1", is_default=True, beat_proof="p" * 12)
     assert body_of(http) == {
         "label": "main",
         "session_token": "t" * 40,
+        "monitor_id": "mac-1",
         "attestation": "token+nonce",
         "echoes": True,
         "monitor_version": "1.2",
@@ -72,13 +74,19 @@ async def test_echoes_are_answered_and_asked_for_by_the_same_call(client: Gatewa
     assert body_of(http) == {"echoes": [{"agent_id": AGENT_ID, "echo_id": "echo_1"}, {"agent_id": "agent_2"}]}
 
 
-async def test_beats_and_detaches_name_the_session(client: GatewayClient, http: Any) -> None:
-    session = f"/v1/agents/{AGENT_ID}/live-sessions/a.b"
-    http.post(f"{session}/heartbeat").respond(200, json={})
-    http.delete(session).respond(200, json={})
+async def test_many_sessions_beat_in_one_call_and_those_that_ended_are_named(client: GatewayClient, http: Any) -> None:
+    statuses = {"sess_1": "connected", "sess_2": "stale", "sess_3": "disconnected", "sess_4": "unknown"}
+    told = [{"session_id": name, "status": status, "last_seen_at": None} for name, status in statuses.items()]
+    http.post("/v1/sessions/heartbeat").respond(200, json={"sessions": told, "next_beat_after_seconds": 30.0})
+    assert await client.beat_sessions({"sess_1": 3.5, "sess_2": 0.0}) == ["sess_2", "sess_3", "sess_4"]
+    assert body_of(http) == {
+        "sessions": [{"session_id": "sess_1", "age_s": 3.5}, {"session_id": "sess_2", "age_s": 0.0}]
+    }
+
+
+async def test_host_beats_and_detaches_name_what_they_concern(client: GatewayClient, http: Any) -> None:
+    http.delete(f"/v1/agents/{AGENT_ID}/live-sessions/a.b").respond(200, json={})
     http.post("/v1/hosts/heartbeat").respond(200, json={})
-    await client.beat_session(AGENT_ID, "a.b", 3.5)
-    assert body_of(http) == {"age_s": 3.5, "monitor_version": "1.2"}
     await client.detach(AGENT_ID, "a.b")
     await client.beat_host("host", [AGENT_ID], ["agent_2"])
     assert body_of(http) == {"host_id": "host", "agents": [AGENT_ID], "echoes": ["agent_2"], "monitor_version": "1.2"}

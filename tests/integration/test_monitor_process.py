@@ -159,3 +159,11 @@ async def test_a_configuration_it_cannot_use_ends_it_with_the_name_of_the_key(
     refused = ended(config)
     assert refused.returncode == 2
     assert complaint in refused.stderr
+
+
+def test_a_creds_file_that_is_not_there_ends_the_start_and_is_named(config: Path) -> None:
+    config.write_text(config.read_text().replace("edge.creds", "absent.creds"))
+    done = ended(config)
+    assert done.returncode == 2
+    assert "nats_url: the creds file" in done.stderr
+    assert "absent.creds cannot be read" in done.stderr

@@ -12,6 +12,7 @@ from schemathesis import hooks
 from schemathesis.engine import StopReason, events, from_schema
 
 from infra.embedded import NatsEndpoint, RedisEndpoint
+from infra.nats_keys import Kind, NatsKey
 from tests.http_rig import Json, Rig, expect, running_rig
 from tests.http_server import served
 from tests.openapi_check import Conformance
@@ -44,6 +45,7 @@ async def test_every_documented_success_is_seen_and_is_as_documented(rig: Rig) -
     rig.http.event_hooks["response"].append(conformance.check)
 
     await _walk_agents(rig)
+    await _walk_projects(rig)
     await _walk_live(rig)
     await _walk_background(rig)
     await _walk_executions(rig)
@@ -69,6 +71,54 @@ async def _walk_agents(rig: Rig) -> None:
     await rig.max.get("/v1/agents/mac/presence")
     await rig.max.get("/v1/agents/roster")
     await rig.max.delete("/v1/agents/other", status=204)
+
+
+async def _walk_projects(rig: Rig) -> None:
+    accounts, agents = "/v1/projects/max/service-accounts", "/v1/projects/max/agents"
+    account = await rig.max.post(accounts, {"name": "workers", "metadata": {"team": 1}}, status=201)
+    made = {"service_account_id": account["id"], "name": "summarizer", "kind": "llm", "capabilities": {"model": "m"}}
+    agent = await rig.max.post(agents, made, status=201)
+    await rig.max.get(accounts, limit=1)
+    await rig.max.get(f"{accounts}/{account['id']}")
+    await rig.max.get(agents, **{"limit": 1, "capabilities.model": "m"})
+    await rig.max.get(f"{agents}/{agent['id']}")
+    await rig.max.patch(f"{agents}/summarizer", {"config": {"a": [1]}, "description": None})
+    for word in ("sessions", "presence"):
+        await _walk_sessions(rig, f"{agents}/summarizer/{word}")
+    await _walk_jobs(rig, "/v1/projects/max")
+    wanted = {"name": "w", "permissions": ["mobius.job.claim"], "service_account_id": account["id"]}
+    key = await rig.max.post("/v1/api-keys", wanted, status=201)
+    await rig.max.get("/v1/api-keys", limit=1)
+    await rig.max.get(f"/v1/api-keys/{key['id']}")
+    await rig.max.patch(f"{accounts}/{account['id']}", {"status": "disabled"})
+    await rig.max.delete(f"/v1/api-keys/{key['id']}", status=204)
+    await rig.max.delete(f"{agents}/summarizer", status=204)
+    await rig.max.delete(f"{accounts}/{account['id']}", status=204)
+
+
+async def _walk_jobs(rig: Rig, project: str) -> None:
+    await rig.max.send("summarizer", metadata={"action": "summarize", "parameters": {"pages": 3}})
+    job = await rig.max.post(f"{project}/jobs/claim", {"worker_id": "w", "where": {"kind": "llm"}})
+    await rig.max.post(f"{project}/jobs/claim", {"worker_id": "w"}, status=204)
+    path, fence = f"{project}/jobs/{job['job_id']}", {"worker_id": "w", "attempt": job["attempt"]}
+    await rig.max.post(f"{path}/heartbeat", fence)
+    await rig.max.post(f"{path}/events", {**fence, "events": [{"type": "progress", "payload": {"n": 1}}]}, status=204)
+    await rig.max.post(f"{path}/complete", {**fence, "status": "completed", "result_b64": "e30="}, status=204)
+    await rig.max.get(f"{project}/workers")
+
+
+async def _walk_sessions(rig: Rig, of_agent: str) -> None:
+    flat = "/v1/projects/max/agents/sessions"
+    session = await rig.max.post(of_agent, {"transport": "sse", "metadata": {"hostname": "worker-1"}}, status=201)
+    await rig.max.get(of_agent, limit=1)
+    for path in (f"{flat}/{session['id']}", f"{of_agent}/{session['id']}"):
+        await rig.max.get(path)
+        await rig.max.post(f"{path}/heartbeat")
+    beats = [{"session_id": session["id"], "age_s": 1.5}, {"session_id": "sess_unknown"}]
+    await rig.max.post("/v1/sessions/heartbeat", {"sessions": beats})
+    for path in (f"{flat}/{session['id']}", f"{of_agent}/{session['id']}"):
+        await rig.max.post(f"{path}/disconnect")
+    await rig.max.post("/v1/sessions/heartbeat", {"sessions": beats})
 
 
 async def _walk_events(rig: Rig) -> None:
@@ -107,6 +157,9 @@ async def _walk_live(rig: Rig) -> None:
     session = await rig.max.session("mac", attestation="token+nonce")
     await rig.max.post("/v1/hosts/echo", {"echoes": [{"agent_id": "mac"}]})
     await rig.max.post("/v1/agents/mac/echo", {"timeout_s": 0.1})
+    monitor = {"monitor_id": "fuzz", "public_key": NatsKey.fresh(Kind.USER).public, "agents": ["mac"]}
+    await rig.max.post("/v1/monitors/credentials", monitor, status=201)
+    await rig.max.delete("/v1/monitors/fuzz/credentials", status=204)
     await rig.max.get("/v1/agents/mac/presence")
     await rig.max.patch(f"{sessions}/main", {"is_default": True})
     await rig.max.post(f"{sessions}/main/heartbeat", {"monitor_version": "1"})
@@ -229,19 +282,31 @@ async def _walk_conversation(rig: Rig) -> None:
 
 async def _walk_the_rest(rig: Rig) -> None:
     await rig.max.post("/v1/route", {"to": "mac", "delivery_mode": "auto"})
+    await _walk_selection(rig)
     refused = {"to": "mac", "message": "x", "delivery_mode": "live", "live_fallback_mode": "none"}
     await rig.max.post("/v1/messages", refused, status=201)
     await rig.max.patch("/v1/agents/mac", {"delivery_capabilities": ["inbox"]})
     expect(422, await rig.max.call("POST", "/v1/messages", json=refused))
     await rig.max.get("/v1/guards")
     await rig.max.post("/v1/guards/reset", {"sender": "mac"})
-    minted = await rig.max.post("/v1/keys", {"name": "laptop"}, status=201)
+    minted = await rig.max.post("/v1/keys", {"name": "laptop", "expires_in_s": 60}, status=201)
+    await rig.max.post(f"/v1/keys/{minted['key_id']}/rotate", {"overlap_s": 30}, status=201)
     await rig.max.get("/v1/keys")
     await rig.max.delete(f"/v1/keys/{minted['key_id']}", status=204)
     await rig.max.get("/v1/auth/me")
     for path in ("/healthz", "/readyz", *(f"/.well-known/{name}.json" for name in ("openapi", "asyncapi", "postroom"))):
         await rig.nobody.get(path)
     assert (await rig.nobody.call("GET", "/metrics")).status_code == 200
+
+
+async def _walk_selection(rig: Rig) -> None:
+    for pick in ("one", "all"):
+        named = {"to": {"where": {"name": "mac"}, "pick": pick}, "delivery_mode": "inbox", "message": "x"}
+        await rig.max.post("/v1/route", named)
+        once = {"Idempotency-Key": f"pick-{pick}"}
+        await rig.max.post("/v1/messages", named, status=201, headers=once)
+        await rig.max.post("/v1/messages", named, headers=once)
+    await rig.max.get("/v1/agents", kind="llm", **{"capabilities.model": "haiku"})
 
 
 @contextmanager
@@ -260,9 +325,10 @@ def listening(key_in_use: str, agent_id: str) -> Iterator[Counter[tuple[str, int
             names["key_id"] = "0" * 12
         if case.path == "/v1/auth/key/regenerate" and case.headers:
             case.headers.pop("X-Confirm-Destructive", None)
-        if case.method != "DELETE" and _is_wide_of_the_mark(names.get("ref")):
-            # By itself a generator finds few agents there are, and sees nothing but refusals.
-            names["ref"] = agent_id
+        # By itself a generator finds few agents and projects there are, and sees nothing but refusals.
+        for name, there_is in (("ref", agent_id), ("agent_id", agent_id), ("project", "max")):
+            if case.method != "DELETE" and _is_wide_of_the_mark(names.get(name)):
+                names[name] = there_is
 
     @schemathesis.hook
     def after_call(

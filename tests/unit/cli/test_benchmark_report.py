@@ -11,6 +11,7 @@ from cli.bench import show
 from cli.benchmark.facts import command_line
 from cli.benchmark.fleet import Hook
 from cli.benchmark.goals import GOALS, Figure, Floor, Goal, judge
+from cli.benchmark.heartbeats import HEARTBEATS, PER_MESSAGE
 from cli.benchmark.house import House
 from cli.benchmark.plan import Scene, names, round_of, round_over_stored, round_to_webhooks
 from cli.benchmark.redrives import WITH, WITHOUT
@@ -182,7 +183,7 @@ def test_every_goal_reads_measurements_a_round_takes() -> None:
     )
     assert len(set(measured)) == len(measured)
     asked = {goal.product.measure for goal in GOALS} | {goal.floor.figure.measure for goal in GOALS if goal.floor}
-    assert asked == {*measured, WITHOUT, WITH}
+    assert asked == {*measured, *(f"{HEARTBEATS}_{n}" for n in PER_MESSAGE), WITHOUT, WITH}
 
 
 @pytest.mark.parametrize("measure", ["webhooks_sent", "webhooks"])

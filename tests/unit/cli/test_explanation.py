@@ -70,6 +70,26 @@ def test_a_fallback_is_explained_from_the_wish_to_the_end() -> None:
     assert "ended  delivered (outcome_reported) after 1.250 s · success · executed via bg" in text
 
 
+def test_a_chosen_receiver_is_explained_by_what_was_asked_and_who_else_there_was() -> None:
+    facts = {
+        "project": "max",
+        "where": {"kind": "llm", "capabilities.model": ["haiku", None]},
+        "pick": "one",
+        "considered": 9,
+        "matched": 4,
+        "reachable": 3,
+        "rank": 1,
+        "presence": "online",
+        "open_executions": 0,
+        "runners_up": [{"agent_id": "agent_1", "slug": "b", "presence": None, "open_executions": None}],
+    }
+    chosen = gate("pass", gate="selection", channel=None, reason="chosen", facts=facts)
+    text = printed(*message_lines(view(trace=[chosen, gate("fail")])))
+    assert "chosen in max where kind is llm and capabilities.model is haiku or None" in text
+    assert "1 of 3 that can be reached, 4 that fit, 9 looked at · online, 0 open" in text
+    assert "then b (presence unknown, ? open)" in text
+
+
 @pytest.mark.parametrize(("verdict", "mark"), [("pass", "✓"), ("wait", "…"), ("fail", "✗")])
 def test_each_verdict_has_its_mark(verdict: str, mark: str) -> None:
     assert mark in printed(trace_table([gate(verdict)]))

@@ -74,7 +74,6 @@ def test_the_monitors_configuration_can_be_read_by_the_monitor(tmp_path: Path) -
     write_monitor_config(
         folder / "monitor.toml",
         gateway_url="http://127.0.0.1:1",
-        nats_url="nats://edge:pw@127.0.0.1:2",
         key_file=key,
         state_dir=folder / "state",
     )

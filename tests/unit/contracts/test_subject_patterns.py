@@ -29,8 +29,9 @@ BUILDERS = {"push", "echo", "heartbeat"} | {
     *("ledger", "moved", "events", "directory_key", "directory_changed", "session_attached")
 }
 # Names of streams and of wildcards over families, and questions about a subject.
-OTHERS = {"ulid_of_subject", "pushes_of", "is_echo", "prefix", "ledger_stream", "ledger_filter", "moved_filter"} | {
-    *("directory_stream", "directory_bucket", "events_stream", "events_filter")
+OTHERS = {"ulid_of_subject", "pushes_of", "agent_of_push", "is_echo", "prefix", "ledger_stream", "ledger_filter"} | {
+    "moved_filter",
+    *("directory_stream", "directory_bucket", "events_stream", "events_filter"),
 }
 
 

@@ -28,6 +28,12 @@ class Shelf:
         self.asked += 1
         return Versioned(record=self.record, seq=1) if key == f"key.{self.record.key_id}" else None
 
+    async def get_all(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    async def records(self, *_: Any) -> Any:
+        raise NotImplementedError
+
     async def transact(self, writes: Sequence[Write]) -> None:
         raise NotImplementedError
 

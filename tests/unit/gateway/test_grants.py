@@ -27,18 +27,24 @@ class Shelf:
 
     def __init__(self, *, of: Agent = OPEN, granted: bool) -> None:
         self.asked = 0
-        self.records: dict[str, Any] = {
+        self.held: dict[str, Any] = {
             agent_key(of.id): of,
             slug_key(of.owner, of.slug): SlugEntry(agent_id=of.id),
         }
         if granted:
             at = datetime(2026, 1, 1, tzinfo=UTC)
-            self.records[grant_key("max", "eve")] = Grant(giver="max", to="eve", created_at=at)
+            self.held[grant_key("max", "eve")] = Grant(giver="max", to="eve", created_at=at)
 
     async def get(self, key: str, kind: type[Any], *, fresh: bool = False) -> Versioned[Any] | None:
         self.asked += 1
-        record = self.records.get(key)
+        record = self.held.get(key)
         return Versioned(record=record, seq=1) if record is not None else None
+
+    async def get_all(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    async def records(self, *_: Any) -> Any:
+        raise NotImplementedError
 
     async def transact(self, writes: Sequence[Write]) -> None:
         raise NotImplementedError
@@ -91,7 +97,7 @@ async def test_without_a_grant_no_name_is_looked_at() -> None:
 
 async def test_a_grant_is_directed() -> None:
     shelf = Shelf(granted=False)
-    shelf.records[grant_key("eve", "max")] = Grant(giver="eve", to="max", created_at=Noon().now())
+    shelf.held[grant_key("eve", "max")] = Grant(giver="eve", to="max", created_at=Noon().now())
     assert (await refusal(shelf, BY_SLUG))[0] == "agent_not_found"
 
 

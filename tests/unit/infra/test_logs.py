@@ -67,6 +67,25 @@ def test_secrets_are_hidden_by_name_type_and_shape(lines: io.StringIO) -> None:
     assert line["key_id"] == "abc"
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "whsec_" + "A" * 32,
+        "whsk_" + "A" * 32,
+        "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4",
+        "SAAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4",
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYXgifQ.",
+        "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtYXgifQ.c2lnbmF0dXJl-_x",
+    ],
+)
+def test_what_has_a_secret_s_shape_is_hidden_wherever_it_stands(lines: io.StringIO, secret: str) -> None:
+    structlog.get_logger().info("seen", text=f"before {secret}, after")
+    structlog.get_logger().error("failed", exc_info=RuntimeError(f"refused {secret}"))
+
+    assert secret not in lines.getvalue()
+    assert read(lines)[0]["text"] == f"before {HIDDEN}, after"
+
+
 def test_an_error_brings_its_trace_and_libraries_bring_their_warnings(lines: io.StringIO) -> None:
     structlog.get_logger().error("unexpected_error", exc_info=RuntimeError("boom"))
     logging.getLogger("library").warning("careful: %s", 1)

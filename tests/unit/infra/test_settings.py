@@ -41,6 +41,34 @@ def test_what_is_required_is_named_when_it_is_missing(monkeypatch: pytest.Monkey
         RouterSettings.from_environment()
 
 
+@pytest.mark.parametrize(
+    "url", ["nats://user:pw@host:4222", "nats://host:4222?creds=/x", "http://host:4222", "host:4222", ""]
+)
+def test_what_monitors_are_told_of_the_broker_is_an_address_and_nothing_secret(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("POSTROOM_NATS_EDGE_URL", url)
+    with pytest.raises(ValidationError, match="nats_edge_url"):
+        GatewaySettings.from_environment()
+    monkeypatch.setenv("POSTROOM_NATS_EDGE_URL", "tls://a:4222,tls://b:4222")
+    assert GatewaySettings.from_environment().nats_edge_url == "tls://a:4222,tls://b:4222"
+
+
+@pytest.mark.parametrize("life_s", ["59", "901"])
+def test_a_monitors_credentials_live_for_minutes(monkeypatch: pytest.MonkeyPatch, life_s: str) -> None:
+    monkeypatch.setenv("POSTROOM_MONITOR_JWT_S", life_s)
+    with pytest.raises(ValidationError, match="monitor_jwt_s"):
+        GatewaySettings.from_environment()
+
+
+def test_who_signs_revocations_has_to_be_able_to_hand_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROOM_NATS_OPERATOR_SIGNING_KEY", "/operator-signing.seed")
+    with pytest.raises(ValidationError, match="POSTROOM_NATS_SYS_URL"):
+        RouterSettings.from_environment()
+    monkeypatch.setenv("POSTROOM_NATS_SYS_URL", "nats://host:4222?creds=/sys.creds")
+    assert RouterSettings.from_environment().nats_operator_signing_key is not None
+
+
 def test_a_misspelt_name_is_refused_and_other_programs_names_are_not() -> None:
     refuse_unknown_names({"POSTROOM_HTTP_PORT": "1", "POSTROOM_NATS_STORE_DIR": "x", "PATH": "x"})
 

@@ -8,7 +8,7 @@ from monitor.attachment import Action, Pace, Reported, next_action, session_toke
 from monitor.heartbeat import Beat, BeatReason
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-PACE = Pace(beat_every_s=30, gap_s=5)
+PACE = Pace(beat_every_s=30, gap_s=5, carried_gap_s=20)
 
 
 def fresh(touched_s_ago: float = 0) -> Beat:
@@ -44,6 +44,24 @@ def told(beat: Beat, seconds_ago: float) -> Reported:
 )
 def test_a_folder_gets_the_one_action_that_is_due(reported: Reported | None, beat: Beat | None, action: Action) -> None:
     assert next_action(reported, beat, NOW, PACE) is action
+
+
+@pytest.mark.parametrize(
+    ("reported", "beat", "action"),
+    [
+        (told(fresh(10), 5), fresh(), Action.NOTHING),
+        (told(fresh(10), 19), fresh(), Action.NOTHING),
+        (told(fresh(10), 20), fresh(), Action.BEAT),
+        (told(fresh(10), 30), fresh(10), Action.BEAT),
+        (told(fresh(10), 0), stale(), Action.BEAT),
+        (told(stale(), 0), fresh(), Action.BEAT),
+        (told(fresh(), 1), None, Action.DETACH),
+    ],
+)
+def test_while_the_broker_carries_beats_a_touch_is_due_later(
+    reported: Reported, beat: Beat | None, action: Action
+) -> None:
+    assert next_action(reported, beat, NOW, PACE, is_carried=True) is action
 
 
 def test_a_session_token_fits_the_gateway_and_carries_its_randomness() -> None:

@@ -34,6 +34,16 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
     assert (second.background.lease_s, second.background.output_cap_bytes) == (60, 1024 * 1024)
 
 
+def test_the_broker_s_url_may_name_several_servers_and_files_with_any_name() -> None:
+    url = "tls://a:4222,tls://b:4222?creds=/etc/a,b.creds&tls_ca=/ca.pem"
+    configuration = parse(GOOD.replace("nats://edge:hush@localhost:4222", url))
+    assert configuration.broker == url
+
+
+def test_without_a_broker_s_url_the_gateway_has_to_say_where_it_is() -> None:
+    assert parse(GOOD.replace('nats_url = "nats://edge:hush@localhost:4222"', "")).broker is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [

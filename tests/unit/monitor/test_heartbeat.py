@@ -44,3 +44,10 @@ def test_a_touch_from_before_the_boot_is_of_a_session_that_is_gone() -> None:
 
 def test_an_unsafe_file_says_why() -> None:
     assert judge(HeartbeatReading(unsafe="hard_link"), NOW, max_age_s=MAX_AGE_S).detail == "hard_link"
+
+
+def test_an_age_grows_and_never_shrinks() -> None:
+    beat = judge(HeartbeatReading(touched_at=NOW - timedelta(seconds=5)), NOW, max_age_s=120)
+    assert beat.age_at(NOW + timedelta(seconds=7)) == 12
+    assert beat.age_at(NOW - timedelta(seconds=60)) == 5
+    assert judge(HeartbeatReading(), NOW, max_age_s=120).age_at(NOW + timedelta(seconds=7)) == 121

@@ -191,3 +191,16 @@ def test_an_age_is_shown_to_the_tenth_and_rounded_up(age_s: float, shown: float)
 def test_nobody_heard_of_means_no_freshest_session() -> None:
     assert freshest_session(()) is None
     assert freshest_session((heard(None),)) is None
+
+
+def test_whoever_is_known_to_be_gone_is_stale_however_young_and_the_trace_says_how_long_it_was_silent() -> None:
+    gone = replace(heard(3), is_gone=True)
+    result = heartbeat_fresh(about(reachable(gone)), LIVE)
+    assert answer(result) == (Verdict.FAIL, Reason.HEARTBEAT_STALE)
+    assert (result.facts["age_s"], result.facts["gone"]) == (3.0, True)
+    assert push_path(about(reachable(replace(gone, echoes=True))), LIVE).facts["echoing"] == 0
+
+
+def test_whoever_lives_speaks_for_an_agent_before_whoever_is_gone_and_was_heard_of_later() -> None:
+    lives = heard(60)
+    assert freshest_session((replace(heard(1), is_gone=True), lives)) == lives
