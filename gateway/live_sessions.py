@@ -4,11 +4,14 @@ Of a live session's token only the SHA-256 is kept. A session ends for good; the
 """
 
 import base64
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
+import anyio
 import structlog
 
 from contracts.clock import Clock, Ids
@@ -41,6 +44,8 @@ from router.sessions import overdue_after
 
 OLDEST_SAID: Final = timedelta(hours=23)
 """A live session's file may be older; whoever says so still lives, and is not past its deadline of a day for it."""
+LONGEST_WAIT_S: Final = 5.0
+"""A change takes a few milliseconds."""
 
 T = TypeVar("T")
 Change: TypeAlias = Callable[[Sessions], tuple[Sessions, T]]
@@ -56,6 +61,7 @@ class LiveSessionBook:
         self._announcer = announcer
         self._clock = clock
         self._ids = ids
+        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def attach(self, agent: Agent, wanted: Attach) -> tuple[Entered, str]:
         """Attach a live session; returns it with its token. Raises `Conflict` (`live_session_conflict`)."""
@@ -155,7 +161,8 @@ class LiveSessionBook:
             await self._write(agent.id, entered.sessions, found.seq if found else 0)
             return entered
 
-        entered = await decided(attempt)
+        async with self._turn(agent.id):
+            entered = await decided(attempt)
         await self._forget([session.id for session in entered.ended])
         await self._note_first(entered.session)
         return entered
@@ -169,7 +176,21 @@ class LiveSessionBook:
                 await self._write(agent_id, sessions, found.seq if found else 0)
             return touched
 
-        return await decided(attempt)
+        async with self._turn(agent_id):
+            return await decided(attempt)
+
+    @asynccontextmanager
+    async def _turn(self, agent_id: str) -> AsyncIterator[None]:
+        """Changes of one agent's sessions wait for each other here: a fleet that starts at once fails nobody."""
+        turn = self._turns.setdefault(agent_id, anyio.Lock())
+        with anyio.move_on_after(LONGEST_WAIT_S) as wait:
+            await turn.acquire()
+        if wait.cancelled_caught:
+            raise Unavailable("contended", "Too many callers change this at once.")
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def _write(self, agent_id: str, sessions: Sessions, expected_seq: int) -> None:
         write = Write(key=live_key(agent_id), record=LiveSessions(sessions=sessions), expected_seq=expected_seq)

@@ -134,6 +134,20 @@ async def test_a_session_that_has_ended_does_not_come_back(rig: Rig, clock: Mova
     assert await presence(rig.max) == "offline"
 
 
+async def test_a_fleet_that_starts_at_once_registers_whole(rig: Rig) -> None:
+    fleet: list[str] = []
+
+    async def start() -> None:
+        fleet.append((await register(rig.max))["id"])
+
+    async with anyio.create_task_group() as group:
+        for _ in range(40):
+            group.start_soon(start)
+    assert len(set(fleet)) == 40
+    kept = (await rig.max.get(SESSIONS, status="connected"))["items"]
+    assert len(kept) == 20
+
+
 async def test_of_those_who_end_a_session_at_once_one_does_and_it_is_told_once(rig: Rig) -> None:
     session = await register(rig.max)
 
