@@ -32,6 +32,7 @@ FILES: Final = (
     IdentityFile("keys/operator.seed", "nobody that runs", "makes a new operator-signing key; keep it offline"),
     IdentityFile("keys/{core,edge,sys}.seed", "nobody that runs", "the accounts' own keys; keep them offline"),
 )
+BROKER: Final = "tls://BROKER:4222"
 Out = Annotated[Path, typer.Option("--out", help="The folder to make, or to tell of when it is there.")]
 
 
@@ -54,7 +55,8 @@ def nats_config(out: Out = Path("identity"), as_json: AsJson = False) -> None:
 
 
 def _told(identity: "NatsIdentity", *, is_new: bool) -> dict[str, Any]:
-    from infra.nats_identity import EDGE
+    from infra.broker_url import broker_url
+    from infra.nats_identity import CORE, EDGE, SYS
 
     return {
         "folder": str(identity.folder),
@@ -72,8 +74,8 @@ def _told(identity: "NatsIdentity", *, is_new: bool) -> dict[str, Any]:
             "POSTROOM_NATS_JWT_DIR": str(identity.jwt_dir),
         },
         "programs_environment": {
-            "POSTROOM_NATS_URL": f"tls://BROKER:4222?creds={identity.creds_path('core')}",
-            "POSTROOM_NATS_SYS_URL": f"tls://BROKER:4222?creds={identity.creds_path('sys')}",
+            "POSTROOM_NATS_URL": broker_url(BROKER, creds=identity.creds_path(CORE)),
+            "POSTROOM_NATS_SYS_URL": broker_url(BROKER, creds=identity.creds_path(SYS)),
             "POSTROOM_NATS_EDGE_SIGNING_KEY": str(identity.signer_path(EDGE)),
         },
     }

@@ -105,7 +105,9 @@ def _require_usable(nats_url: str) -> None:
     from infra.broker_url import BadBrokerUrl, BrokerUrl
 
     try:
-        BrokerUrl.parse(nats_url).creds()
+        address = BrokerUrl.parse(nats_url)
+        address.creds()
+        address.tls()
     except BadBrokerUrl as error:
         raise Misused(f"--nats-url: {error}") from None
 

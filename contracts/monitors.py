@@ -14,6 +14,8 @@ from typing import Final
 LONGEST_LIFE: Final = timedelta(minutes=15)
 """No credential lives longer, so a revocation is needed no longer either."""
 AGENTS_PER_MONITOR: Final = 200
+ACCOUNT_UNKNOWN: Final = "account_unknown"
+"""The code of the error that says that the broker has no such account."""
 EVERYBODY: Final = "*"
 """As a revoked user: every credential of the account that was issued until then."""
 

@@ -162,7 +162,8 @@ class MonitorCredentials:
         ids = [each.removeprefix(prefix) for each in await self._store.keys(f"{prefix}*")]
         if len(ids) < MONITORS_PER_OWNER:
             return
-        found = [(each, await self._store.get(monitor_key(each), Monitor, fresh=True)) for each in ids]
+        # At once, and perhaps two seconds old: forgetting one that has changed since then is Stale, and tried again.
+        found = zip(ids, await self._store.get_all([monitor_key(each) for each in ids], Monitor), strict=True)
         silent = [(each, held) for each, held in found if held is None or not _unexpired(held.record, now)]
         if not silent:
             message = f"An owner may have {MONITORS_PER_OWNER} monitors with credentials."

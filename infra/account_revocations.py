@@ -13,7 +13,8 @@ import structlog
 
 from contracts.clock import Clock
 from contracts.errors import Unavailable
-from contracts.monitors import RevokedUser
+from contracts.monitors import ACCOUNT_UNKNOWN, RevokedUser
+from infra.broker_url import BadBrokerUrl
 from infra.nats_connection import Broker
 from infra.nats_jwt import BadCredential, read_jwt, revoking
 from infra.nats_keys import NatsKey
@@ -34,6 +35,13 @@ class AccountRevocations:
         self._clock = clock
 
     async def enforce(self, account: str, revoked: Sequence[RevokedUser], forgotten: Collection[str]) -> None:
+        try:
+            await self._enforce(account, revoked, forgotten)
+        except BadBrokerUrl as error:
+            # It could be used at our start: a file that is being renewed may be half there.
+            raise Unavailable("broker_login_unreadable", str(error)) from None
+
+    async def _enforce(self, account: str, revoked: Sequence[RevokedUser], forgotten: Collection[str]) -> None:
         async with Broker.open(self._sys_url, name="postroom-router-revocations") as broker:
             jwt = (await broker.request(LOOK_UP.format(account=account))).data.decode()
             wanted = {each.public_key: each.revoked_at for each in revoked}
@@ -47,7 +55,7 @@ class AccountRevocations:
         try:
             claims: Mapping[str, Any] = read_jwt(jwt)
         except BadCredential:
-            raise Unavailable("account_unknown", "the broker did not say what it knows of the account") from None
+            raise Unavailable(ACCOUNT_UNKNOWN, "the broker did not say what it knows of the account") from None
         if claims["iss"] != self._signer.public:
             # The broker would keep what another key signed, and refuse the whole account at its next start.
             raise Unavailable("signing_key_foreign", "the account was signed by another key than the one we were given")

@@ -13,6 +13,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from contracts.errors import Unavailable
+from infra.broker_url import BadBrokerUrl
 from infra.nats_connection import Broker
 from router.ports import ConnectionListener
 
@@ -24,8 +25,9 @@ OPENED: Final = "CONNECT"
 CLOSED: Final = "DISCONNECT"
 PING_CONNECTIONS: Final = "$SYS.REQ.SERVER.PING.CONNZ"
 CONNECTIONS_OF: Final = "$SYS.REQ.SERVER.{server_id}.CONNZ"
-PAGE: Final = 256
-"""A row with its JWT is 1.3 KB."""
+PAGE: Final = 64
+"""A row of a monitor with 200 agents is 32 KB, by its JWT: a page stays far below what the broker holds back for us
+(`max_pending`), beyond which it would cut us off."""
 QUIET_S: Final = 0.3
 ASKED_EVERY_S: Final = 60.0
 RETRY_S: Final = 2.0
@@ -42,6 +44,9 @@ async def follow_connections(sys_url: str, listener: ConnectionListener, *, ever
                 await _follow(broker, listener, every_s)
         except Unavailable as error:
             log.warning("connections_unknown", reason=error.message)
+        except BadBrokerUrl as error:
+            # It could be used at our start: a file that is being renewed may be half there.
+            log.warning("connections_unknown", reason=str(error))
         listener.lost()
         await anyio.sleep(RETRY_S)
 
@@ -87,38 +92,46 @@ def _tell(message: Msg, listener: ConnectionListener) -> None:
 
 async def _open_connections(broker: Broker) -> list[Row]:
     """Every open connection of every server that answers. Raises `Unavailable` when none does."""
-    answers = await _first_pages(broker)
-    if not answers:
+    servers = await _servers(broker)
+    if not servers:
         raise Unavailable("broker_silent", "no server said which connections it has")
-    return [row for answer in answers for row in await _rows(broker, answer["server"]["id"], answer["data"])]
+    return [row for server_id in servers for row in await _rows(broker, server_id)]
 
 
-async def _rows(broker: Broker, server_id: str, page: Page) -> list[Row]:
-    """What a server has on this page and on those behind it."""
+async def _rows(broker: Broker, server_id: str) -> list[Row]:
+    """What one server has, page by page."""
     rows: list[Row] = []
-    while connections := page.get("connections"):
+    while True:
+        page = await _page(broker, server_id, len(rows))
+        connections = page.get("connections") or []
         rows += [(server_id, connection) for connection in connections]
-        if page["offset"] + len(connections) >= page["total"]:
-            break
-        question = _question(page["offset"] + len(connections))
-        page = json.loads((await broker.request(CONNECTIONS_OF.format(server_id=server_id), question)).data)["data"]
-    return rows
+        if not connections or len(rows) >= page["total"]:
+            return rows
 
 
-async def _first_pages(broker: Broker) -> list[Mapping[str, Any]]:
-    """The answers of all servers: collected until none has come for a short while."""
+async def _page(broker: Broker, server_id: str, offset: int) -> Page:
+    question = _question(offset, PAGE)
+    answer = json.loads((await broker.request(CONNECTIONS_OF.format(server_id=server_id), question)).data)
+    if "data" not in answer:
+        raise Unavailable("broker_silent", "a server did not say which connections it has")
+    page: Page = answer["data"]
+    return page
+
+
+async def _servers(broker: Broker) -> list[str]:
+    """The ids of all servers: their answers are collected until none has come for a short while."""
     send, receive = anyio.create_memory_object_stream[Msg](1_000)
     subscription = await broker.subscribe(broker.new_inbox(), send.send_nowait)
-    answers: list[Mapping[str, Any]] = []
+    found: list[str] = []
     wait_s = broker.patience.request_s
     try:
-        await broker.publish(PING_CONNECTIONS, _question(0), reply=subscription.subject)
+        await broker.publish(PING_CONNECTIONS, _question(0, 1), reply=subscription.subject)
         while True:
             with anyio.move_on_after(wait_s):
-                answers.append(json.loads((await receive.receive()).data))
+                found.append(json.loads((await receive.receive()).data)["server"]["id"])
                 wait_s = QUIET_S
                 continue
-            return [answer for answer in answers if "data" in answer]
+            return found
     finally:
         with anyio.CancelScope(shield=True):
             await broker.unsubscribe(subscription)
@@ -126,5 +139,5 @@ async def _first_pages(broker: Broker) -> list[Mapping[str, Any]]:
         receive.close()
 
 
-def _question(offset: int) -> bytes:
-    return json.dumps({"auth": True, "limit": PAGE, "offset": offset}).encode()
+def _question(offset: int, limit: int) -> bytes:
+    return json.dumps({"auth": True, "limit": limit, "offset": offset}).encode()

@@ -67,12 +67,22 @@ class DirectoryCredentials:
 async def directory_news(broker: Broker, names: Names) -> AsyncIterator[AsyncIterator[str]]:
     """Inside, iterate over the keys that change; "" says that some may have been missed."""
     send, receive = anyio.create_memory_object_stream[str](BACKLOG)
+    is_behind = False
 
     def tell(key: str) -> None:
+        nonlocal is_behind
         try:
             send.send_nowait(key)
         except anyio.WouldBlock:
-            return
+            is_behind = True
+
+    async def told() -> AsyncIterator[str]:
+        nonlocal is_behind
+        async for key in receive:
+            yield key
+            if is_behind:
+                is_behind = False
+                yield ""
 
     def hear(message: Msg) -> None:
         tell(message.data.decode("utf-8", "replace"))
@@ -80,6 +90,6 @@ async def directory_news(broker: Broker, names: Names) -> AsyncIterator[AsyncIte
     with send, receive:
         subscription = await broker.subscribe(names.directory_changed, hear, on_gap=lambda: tell(""))
         try:
-            yield receive
+            yield told()
         finally:
             await broker.unsubscribe(subscription)

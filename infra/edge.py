@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.errors import Unavailable
 from contracts.records import Echo, Envelope
 from contracts.subjects import is_echo
+from infra.broker_url import BadBrokerUrl
 from infra.nats_connection import Broker, Credentials, Patience
 
 ENVELOPE: Final = TypeAdapter(Envelope)
@@ -66,7 +67,8 @@ class EdgeFeed:
                         subscribed()
                     await refused.wait()
                     log.error("edge_subscription_refused", connection=self._name, subjects=len(subjects))
-            except (Unavailable, nats.errors.Error) as error:
+            except (Unavailable, nats.errors.Error, BadBrokerUrl) as error:
+                # A file the URL names may be half there while somebody renews it.
                 log.warning("edge_unreachable", connection=self._name, error=str(error))
             finally:
                 self._speaks_by = None

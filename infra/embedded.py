@@ -31,9 +31,9 @@ from infra.broker_url import broker_url
 from infra.clock import SystemClock
 from infra.embedded_errors import DataInUse, EmbeddedError, PortTaken, StartFailed
 from infra.first_answer import nats_answers, redis_answers
-from infra.nats_identity import CORE, EDGE, SYS, NatsIdentity, installation_identity
+from infra.nats_identity import CORE, EDGE, SYS, NatsIdentity, holds_something, installation_identity
 from infra.nats_jwt import read_creds
-from infra.nats_store import adopt_streams
+from infra.nats_store import adopt_streams, refuse_strangers
 from infra.secret_file import remembered_passwords
 from infra.tether import signal_group, spawn, terminate
 
@@ -192,6 +192,7 @@ class EmbeddedNats(_EmbeddedServer):
         `max_file_store_bytes` the store may grow by 80 % of the disk that is free at the start.
         """
         super().__init__(data_dir=data_dir, port=port, log_path=log_path, binary=binary, port_setting=port_setting)
+        self._store_dir = self.data_dir / "store"
         self._identity_dir = identity_dir or self.data_dir / "identity"
         self._config = config or default_nats_config()
         self._max_file_store_bytes = max_file_store_bytes
@@ -221,8 +222,14 @@ class EmbeddedNats(_EmbeddedServer):
 
     @property
     def identity(self) -> NatsIdentity:
-        """Keys, accounts and creds files; made when there are none. Raises `BadCredential` for another folder."""
+        """Keys, accounts and creds files; made when there are none.
+
+        Raises `BadCredential` for another folder, `EmbeddedError` when the store's own identity is missing: a new one
+        would only be in the way of putting it back.
+        """
         if self._identity is None:
+            if not holds_something(self._identity_dir):
+                refuse_strangers(self._store_dir)
             self._identity = installation_identity(self._identity_dir, self._clock.now())
         return self._identity
 
@@ -233,11 +240,10 @@ class EmbeddedNats(_EmbeddedServer):
             *(nats_server_binary(self._binary), "-c", self._config, "-a", HOST),
             *("-p", self.port or -1, "-m", -1, "--ports_file_dir", self.data_dir),
         ]
-        store_dir = self.data_dir / "store"
-        adopt_streams(store_dir, CORE, self.identity.account(CORE).public)
+        adopt_streams(self._store_dir, CORE, self.identity.account(CORE).public)
         environment = nats_environment(
             identity=self.identity,
-            store_dir=store_dir,
+            store_dir=self._store_dir,
             max_file_store_bytes=self._max_file_store_bytes or _share_of_disk(self.data_dir),
         )
         return await spawn(list(map(str, argv)), env=environment, stdout=log, stderr=log, pass_fds=(lock,))

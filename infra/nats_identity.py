@@ -125,7 +125,7 @@ def installation_identity(folder: Path, now: datetime) -> NatsIdentity:
     when the folder holds something else.
     """
     folder = folder.absolute()
-    if not folder.exists() or not any(folder.iterdir()):
+    if not holds_something(folder):
         _make(folder, now)
     found = NatsIdentity(folder)
     needed = [found.operator_jwt_path, *(found.creds_path(name) for name in ACCOUNTS)]
@@ -133,6 +133,11 @@ def installation_identity(folder: Path, now: datetime) -> NatsIdentity:
     if missing is not None:
         raise BadCredential(f"{folder} is no broker identity: {missing.name} is missing; choose another folder")
     return found
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether there is an identity in `folder`, or anything else that none is made over."""
+    return folder.exists() and any(folder.iterdir())
 
 
 def read_key(path: Path) -> NatsKey:

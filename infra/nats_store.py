@@ -19,13 +19,19 @@ def adopt_streams(store_dir: Path, name: str, public: str) -> None:
     Call it while no broker runs on the store. Moves a folder and copies nothing; done already, it does nothing.
     Raises `EmbeddedError` when the store holds streams of both, or of another account: a person must say which count.
     """
+    refuse_strangers(store_dir, public)
     streams = store_dir / "jetstream"
     old, new = streams / name, streams / public
-    stranger = next((path for path in streams.glob("A*") if ACCOUNT_KEY.match(path.name) and path != new), None)
-    if stranger is not None:
-        raise EmbeddedError(f"{stranger} holds streams of another identity; put that identity back, or move it away")
     if not old.is_dir():
         return
     if new.exists():
         raise EmbeddedError(f"{old} and {new.name} beside it both hold streams; move away the one that does not count")
     old.rename(new)
+
+
+def refuse_strangers(store_dir: Path, public: str | None = None) -> None:
+    """Raise `EmbeddedError` when the store holds streams of another account than `public`, without one of any key."""
+    streams = store_dir / "jetstream"
+    stranger = next((path for path in streams.glob("A*") if ACCOUNT_KEY.match(path.name) and path.name != public), None)
+    if stranger is not None:
+        raise EmbeddedError(f"{stranger} holds streams of another identity; put that identity back, or move it away")

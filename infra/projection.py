@@ -37,6 +37,8 @@ FLUSH_LIMIT_S: Final = 0.5
 SETTLE_LIMIT_S: Final = 0.5
 STOP_LIMIT_S: Final = 1.0
 RETRY_S: Final = 0.25
+RETRY_SOONEST_S: Final = 0.02
+FAILURES_THAT_TELL: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +111,14 @@ class RedisProjection:
         return stale
 
     async def settle(self) -> None:
-        target = self._tickets
+        target, failures = self._tickets, 0
         with anyio.move_on_after(SETTLE_LIMIT_S):
-            while self._visible < target and not self._failing:
+            # The first failure may be that of a flush that began while the store was still away; a store that is back
+            # answers lists, so it is given what it lacks first.
+            while self._visible < target and failures < FAILURES_THAT_TELL:
                 self._urgent.set()
                 await self._flushed.wait()
+                failures += self._failing
 
     async def epoch(self) -> int | None:
         """As the port says. Where the marker is absent, the rebuild begins here: `set_epoch` ends this one only."""
@@ -212,7 +217,9 @@ class RedisProjection:
     async def _pause(self) -> None:
         """Let the next batch gather, unless somebody waits for it."""
         if self._failing:
-            await anyio.sleep(RETRY_S)
+            await anyio.sleep(RETRY_SOONEST_S)
+            with anyio.move_on_after(RETRY_S - RETRY_SOONEST_S):
+                await self._urgent.wait()
         elif len(self._queue) < self._bounds.batch_rows:
             # A bare timer: a cancel scope that ends by its deadline spins for the last part of a millisecond, since
             # the loop counts whole ones, and this one ends so hundreds of times a second.

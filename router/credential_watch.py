@@ -8,7 +8,7 @@ Every router does so; the second finds it done. What is revoked is written down 
 again after: of two that write the account at once the last one knows of both.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -19,8 +19,8 @@ import structlog
 
 from contracts.clock import Clock
 from contracts.directory import account_key, agent_key, api_key_key
-from contracts.errors import PostroomError
-from contracts.monitors import Credential, Monitor, Revocations, monitor_key
+from contracts.errors import PostroomError, Unavailable
+from contracts.monitors import ACCOUNT_UNKNOWN, Credential, Monitor, Revocations, monitor_key
 from contracts.words import AccountStatus
 from router.ports import CredentialBook, Revoker
 from router.revocations import covers, grounds, key_ends_at, outlived, with_revoked, without
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 ALL_AGAIN_S: Final = 60.0
 RETRY_S: Final = 2.0
+AT_ONCE: Final = 20
+"""Monitors that are judged before the changed ones have their turn: each may name 200 agents."""
 BRIEFLY_S: Final = 0.05
 """A burst of changes is judged together."""
 MONITOR_PREFIX: Final = monitor_key("")
@@ -73,16 +75,31 @@ class CredentialWatch:
     async def look(self) -> None:
         """Judge what has to be judged now."""
         now = self._clock.now()
-        changed, self._changed = self._changed, set()
+        await self._judge_changed()
         if now >= self._all_at:
             self._all_at = now + timedelta(seconds=ALL_AGAIN_S)
-            self._held = {each.monitor_id: _Held(each, grounds(each)) for each in await self._book.monitors()}
-            await self._judge(list(self._held), now, fresh=False)
+            await self._judge_all()
             await self._settle_all(now)
-        if changed:
-            await self._judge(await self._touched(changed), now, fresh=True)
-        due = [monitor_id for monitor_id, at in self._due.items() if at <= now]
-        await self._judge(due, now, fresh=False)
+        now = self._clock.now()
+        await self._judge([monitor_id for monitor_id, at in self._due.items() if at <= now], now)
+
+    async def _judge_changed(self) -> None:
+        changed, self._changed = self._changed, set()
+        try:
+            if changed:
+                await self._judge(await self._touched(changed), self._clock.now(), changed)
+        except PostroomError:
+            self._changed |= changed
+            raise
+
+    async def _judge_all(self) -> None:
+        """A few at a time: what changes meanwhile is not kept waiting."""
+        self._held = {each.monitor_id: _Held(each, grounds(each)) for each in await self._book.monitors()}
+        monitor_ids = list(self._held)
+        for start in range(0, len(monitor_ids), AT_ONCE):
+            await self._judge_changed()
+            await self._judge(monitor_ids[start : start + AT_ONCE], self._clock.now())
+        await self._judge_changed()
 
     # --- what to look at -------------------------------------------------------------------------------------------
 
@@ -124,13 +141,15 @@ class CredentialWatch:
 
     # --- judging ---------------------------------------------------------------------------------------------------
 
-    async def _judge(self, monitor_ids: Iterable[str], now: datetime, *, fresh: bool) -> None:
+    async def _judge(self, monitor_ids: Iterable[str], now: datetime, changed: Collection[str] = ()) -> None:
+        """Of what has not changed, what was heard of before is new enough."""
         lost: dict[str, list[Credential]] = {}
         for monitor_id in monitor_ids:
             self._due.pop(monitor_id, None)
             held = self._held.get(monitor_id)
+            fresh = held.grounds if held and monitor_key(monitor_id) in changed else changed
             for each in held.monitor.credentials if held else ():
-                end = await self._end(each, now, fresh=fresh)
+                end = await self._end(each, now, fresh)
                 if held is not None and end is not None and end <= now < each.expires_at:
                     lost.setdefault(held.monitor.account, []).append(each)
                 elif end is not None and now < end < each.expires_at:
@@ -138,24 +157,28 @@ class CredentialWatch:
         for account, credentials in lost.items():
             await self._revoke(account, credentials, now)
 
-    async def _end(self, credential: Credential, now: datetime, *, fresh: bool) -> datetime | None:
-        """From when on the credential counts no more; None: until it expires."""
+    async def _end(self, credential: Credential, now: datetime, fresh: Collection[str]) -> datetime | None:
+        """From when on the credential counts no more; None: until it expires. `fresh` is read as it is now."""
         if credential.expires_at <= now:
             return None
-        if credential.withdrawn_at is not None or not await self._may(credential, fresh=fresh):
+        if credential.withdrawn_at is not None:
             return now
-        if credential.key_id is None:
-            return None
-        return key_ends_at(await self._book.api_key(credential.key_id, fresh=fresh), now)
+        end, key_id = None, credential.key_id
+        if key_id is not None:
+            # First, for a key may carry very many credentials, and each of these very many agents.
+            end = key_ends_at(await self._book.api_key(key_id, fresh=api_key_key(key_id) in fresh), now)
+        if end is not None and end <= now:
+            return end
+        return end if await self._may(credential, fresh) else now
 
-    async def _may(self, credential: Credential, *, fresh: bool) -> bool:
+    async def _may(self, credential: Credential, fresh: Collection[str]) -> bool:
         account_id = credential.service_account_id
         if account_id is not None:
-            account = await self._book.service_account(account_id, fresh=fresh)
+            account = await self._book.service_account(account_id, fresh=account_key(account_id) in fresh)
             if account is None or account.status is not AccountStatus.ACTIVE:
                 return False
         for agent_id in credential.agent_ids:
-            agent = await self._book.agent(agent_id, fresh=fresh)
+            agent = await self._book.agent(agent_id, fresh=agent_key(agent_id) in fresh)
             if agent is None or agent.deleted_at is not None:
                 return False
         return True
@@ -172,15 +195,31 @@ class CredentialWatch:
         log.info("credentials_revoked", account=account, credentials=len(credentials))
 
     async def _settle_all(self, now: datetime) -> None:
-        """Tell the broker what it may not know yet, and let it forget what has expired by itself."""
+        """Tell the broker what it may not know yet. What fails for one account is raised when all had their turn."""
+        failed: PostroomError | None = None
         for account in {held.monitor.account for held in self._held.values()}:
-            known = await self._book.revocations(account)
-            if not known.users:
-                continue
-            old = outlived(known, now)
+            try:
+                await self._settle_one(account, now)
+            except PostroomError as error:
+                log.warning("account_not_settled", account=account, code=error.code)
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def _settle_one(self, account: str, now: datetime) -> None:
+        """The broker is told of this account's revocations, and may forget what has expired by itself."""
+        known = await self._book.revocations(account)
+        if not known.users:
+            return
+        old = outlived(known, now)
+        try:
             await self._settle(account, without(known, old), forgotten=[each.public_key for each in old])
-            if old:
-                await self._book.revise(account, partial(without, users=old))
+        except Unavailable as error:
+            # An account the broker has no more: an identity that was exchanged. Nobody of it is let in.
+            if error.code != ACCOUNT_UNKNOWN or len(old) < len(known.users):
+                raise
+        if old:
+            await self._book.revise(account, partial(without, users=old))
 
     async def _settle(self, account: str, known: Revocations, forgotten: Sequence[str] = ()) -> None:
         while True:

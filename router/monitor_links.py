@@ -20,8 +20,8 @@ from contracts.ids import MONITOR_ID
 EVERY_MONITOR: Final = f"{SUBJECT_PREFIX}>"
 DEVELOPMENT_USER: Final = "edge"
 """Where users stand in the broker's configuration: the one of account EDGE."""
-NO_DEATHS: Final = frozenset({"Server Shutdown"})
-"""The broker closes every connection of a server it stops; what is behind them lives."""
+NO_DEATHS: Final = frozenset({"Server Shutdown", "Authentication Expired", "Credentials Revoked", "Kicked"})
+"""The broker closed the connection of its own accord: that says nothing of what is behind it, which may well live."""
 
 Facts = Mapping[str, Any]
 

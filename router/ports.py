@@ -530,7 +530,10 @@ class Revoker(Protocol):
     """Tells the broker whose credentials count no more."""
 
     async def enforce(self, account: str, revoked: Sequence[RevokedUser], forgotten: Collection[str]) -> None:
-        """Let every server know, where it does not yet: open connections of the revoked end. Raises `Unavailable`."""
+        """Let every server know, where it does not yet: open connections of the revoked end.
+
+        Raises `Unavailable`, with the code `ACCOUNT_UNKNOWN` when the broker has no such account.
+        """
         ...
 
 

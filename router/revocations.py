@@ -44,15 +44,19 @@ def covers(known: Revocations, credential: Credential) -> bool:
 
 
 def with_revoked(known: Revocations, credentials: Iterable[Credential], now: datetime) -> Revocations:
-    """The revocations, with these credentials covered too. Doing it again changes nothing."""
+    """The revocations, with these credentials covered too. Doing it again changes nothing.
+
+    A credential may be younger than `now`: the clock of the gateway that issued it runs ahead of ours.
+    """
     users = {each.public_key: each for each in known.users}
     for each in credentials:
         if not covers(known, each):
             users[each.public_key] = RevokedUser(
-                public_key=each.public_key, revoked_at=now, until=each.expires_at + SPARE
+                public_key=each.public_key, revoked_at=max(now, each.issued_at), until=each.expires_at + SPARE
             )
     if len(users) > MOST_USERS:
-        users = {EVERYBODY: RevokedUser(public_key=EVERYBODY, revoked_at=now, until=now + LONGEST_LIFE + SPARE)}
+        latest = max(each.revoked_at for each in users.values())
+        users = {EVERYBODY: RevokedUser(public_key=EVERYBODY, revoked_at=latest, until=latest + LONGEST_LIFE + SPARE)}
     return Revocations(users=tuple(users.values()))
 
 

@@ -80,7 +80,7 @@ class CueRig:
     async def read(self, cue: Json) -> Json:
         return await self.rig.max.get(f"/v1/cues/{cue['id']}")
 
-    async def until(self, cue: Json, holds: Callable[[Json], bool], timeout_s: float = 10) -> Json:
+    async def until(self, cue: Json, holds: Callable[[Json], bool], timeout_s: float = 30) -> Json:
         """The cue once something holds of it."""
         found: Json = {}
         try:

@@ -13,6 +13,7 @@ Every process ends with the context, whatever happens, and dies with the test ru
 import asyncio
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -39,6 +40,8 @@ POLL_S: Final = 0.02
 LOG_LINES: Final = 40
 MIB: Final = 1024**2
 OWNER: Final = "max"
+
+OWN_PORTS: Final = range(15_000, 30_000)
 
 
 class Program:
@@ -376,9 +379,15 @@ def is_running(pid: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those the system hands out by itself: whoever asks it for one meanwhile does not get this one."""
+    for port in random.SystemRandom().sample(OWN_PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("none of a hundred ports is free")
 
 
 async def _is_up(url: str) -> bool:

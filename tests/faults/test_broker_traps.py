@@ -25,7 +25,7 @@ from tests.nats_streams import NOW, accepted, connected, provisioned, until
 
 ALWAYS_BATCH = CommitLimits(min_batch=2, ack_timeout_s=0.5, deadline_s=6.0)
 AGENT = Agent(id="agent_abcdefghijkl", owner="max", slug="helper", created_at=NOW, updated_at=NOW)
-LONG_SUBJECT = "x" * 5000
+LONG_SUBJECT = "x" * 70_000
 """Longer than the broker's control line: it answers with an error nats-py does not know, and hangs up."""
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from contracts.errors import Unavailable
-from contracts.monitors import RevokedUser
+from contracts.monitors import ACCOUNT_UNKNOWN, RevokedUser
 from infra.account_revocations import LOOK_UP, AccountRevocations
+from infra.broker_url import broker_url
 from infra.clock import SystemClock
 from infra.embedded import EmbeddedNats
 from infra.nats_connection import Broker
@@ -72,5 +74,20 @@ async def test_a_key_that_did_not_sign_the_account_is_not_used(own_nats: Embedde
 
 async def test_an_account_nobody_knows_is_told_as_what_may_be_tried_again(own_nats: EmbeddedNats) -> None:
     revoker = AccountRevocations(own_nats.endpoint.sys_url, own_nats.identity.operator_signing, SystemClock())
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as caught:
         await revoker.enforce(NatsKey.fresh(Kind.ACCOUNT).public, [user()], [])
+    assert caught.value.code == ACCOUNT_UNKNOWN
+
+
+async def test_a_creds_file_that_is_being_renewed_is_told_as_what_may_be_tried_again(
+    own_nats: EmbeddedNats, tmp_path: Path
+) -> None:
+    creds, known, edge = tmp_path / "sys.creds", user(), own_nats.identity.account("EDGE").public
+    creds.write_text("half written")
+    url = broker_url(f"nats://127.0.0.1:{own_nats.endpoint.port}", creds=creds)
+    revoker = AccountRevocations(url, own_nats.identity.operator_signing, SystemClock())
+    with pytest.raises(Unavailable):
+        await revoker.enforce(edge, [known], [])
+    creds.write_text(own_nats.identity.creds_path("SYS").read_text())
+    await revoker.enforce(edge, [known], [])
+    assert await revoked_at(own_nats) == {known.public_key: int(NOW.timestamp())}

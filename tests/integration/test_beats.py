@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from contracts.freshness import asked_name, beat_of, echo_name, host_name
+from contracts.freshness import DOOR, asked_name, beat_of, echo_name, host_name
 from contracts.records import LiveSession, Reachability, SessionFact
 from infra.beats import RedisBeats
 from infra.embedded import RedisEndpoint
@@ -249,6 +249,16 @@ async def test_while_nobody_listens_nobody_grows_silent(
     assert [each.sessions[0].last_seen_at for each in (before, after)] == [NOON + timedelta(hours=1)] * 2
     assert (await beats.signs(["sess_w"])).silence(NOON) == timedelta(seconds=9)
     assert await heard(beats, clock.instant) == [clock.instant]
+
+
+async def test_an_outage_is_left_out_at_once_of_what_is_remembered(beats: RedisBeats, clock: HandClock) -> None:
+    await beats.beat({DOOR: clock.now(), "sess_a": clock.now(), host_name(AGENT): clock.now()})
+    assert (await beats.reachability(AGENT, [session("sess_a")])).sessions[0].last_seen_at == clock.now()
+    clock.instant += timedelta(minutes=5)
+    await beats.renew_door()
+    await beats.signs(["sess_b"])
+    reach = await beats.reachability(AGENT, [session("sess_a")])
+    assert (reach.sessions[0].last_seen_at, reach.host_last_seen_at) == (clock.now(), clock.now())
 
 
 async def test_the_last_four_outages_are_remembered(

@@ -19,8 +19,9 @@ def told(folder: Path) -> Any:
 
 
 async def test_a_broker_runs_on_what_was_made_and_our_programs_are_let_in(tmp_path: Path) -> None:
-    found = told(tmp_path / "identity")
-    server = EmbeddedNats(data_dir=tmp_path / "data", identity_dir=tmp_path / "identity")
+    folder = tmp_path / "who + who" / "identity"
+    found = told(folder)
+    server = EmbeddedNats(data_dir=tmp_path / "data", identity_dir=folder)
     endpoint = await server.start()
     try:
         for name in ("POSTROOM_NATS_URL", "POSTROOM_NATS_SYS_URL"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -362,7 +361,7 @@ async def test_streams_are_not_left_behind_when_their_identity_is_lost(own_nats:
     identity.rename(identity.with_name("lost"))
     with pytest.raises(EmbeddedError, match="streams of another identity"):
         await EmbeddedNats(data_dir=own_nats.data_dir).start()
-    shutil.rmtree(identity)
+    assert not identity.exists(), "so that it can be put back as it was"
     identity.with_name("lost").rename(identity)
     async with connected((await own_nats.start()).url) as client:
         assert (await client.jetstream().stream_info(prefix)).config.name == prefix

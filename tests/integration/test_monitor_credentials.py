@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from contracts.monitors import AGENTS_PER_MONITOR, Monitor, Revocations, monitor_key, revocations_key
 from gateway.monitor_credentials import CREDENTIALS_PER_MONITOR
+from gateway.ports import Write
 from infra.embedded import NatsEndpoint, RedisEndpoint
 from infra.nats_jwt import read_jwt
 from infra.nats_keys import Kind, NatsKey
@@ -150,6 +152,23 @@ async def test_a_credential_ends_no_later_than_the_key_it_was_asked_for_with(rig
     view = await short.post(PATH, wish(monitor_id, "mac"), status=201)
     assert datetime.fromisoformat(view["expires_at"]) <= datetime.fromisoformat(minted["expires_at"])
     assert view["renew_after_s"] < 21
+
+
+async def test_an_owner_has_so_many_monitors_and_one_without_a_credential_makes_room(
+    rig: Rig, monitor_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.monitor_credentials.MONITORS_PER_OWNER", 2)
+    store, names = rig.gateway.parts.store, [f"{monitor_id}-{number}" for number in range(3)]
+    for name in names[:2]:
+        await rig.max.post(PATH, wish(name, "mac"), status=201)
+    assert await refusal(rig.max, wish(names[2], "mac"), 409) == "too_many_monitors"
+    silent = await store.get(monitor_key(names[1]), Monitor, fresh=True)
+    assert silent is not None
+    write = Write(key=monitor_key(names[1]), record=replace(silent.record, credentials=()), expected_seq=silent.seq)
+    await store.transact([write])
+    await rig.max.post(PATH, wish(names[2], "mac"), status=201)
+    left = [await store.get(monitor_key(name), Monitor, fresh=True) is not None for name in names]
+    assert left == [True, False, True]
 
 
 async def test_a_monitor_has_so_many_credentials_and_no_more(rig: Rig, monitor_id: str) -> None:

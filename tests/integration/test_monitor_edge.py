@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ import pytest
 import structlog.testing
 
 from contracts.records import Echo, Envelope, JsonObject
+from infra.broker_url import broker_url
 from infra.clock import SystemIds
 from infra.edge import EdgeFeed, parse_envelope
 from infra.embedded import EmbeddedNats, NatsEndpoint
@@ -130,3 +132,17 @@ async def test_a_broker_that_is_away_at_the_start_is_waited_for(own_nats: Embedd
         await anyio.lowlevel.checkpoint()
         await own_nats.start()
         await heard.until(subscribed=1)
+
+
+async def test_a_creds_file_that_is_being_renewed_is_read_again(nats_server: NatsEndpoint, tmp_path: Path) -> None:
+    creds = tmp_path / "edge.creds"
+    creds.write_text("half written")
+    url = broker_url(f"nats://127.0.0.1:{nats_server.port}", creds=creds)
+    with structlog.testing.capture_logs() as logs:
+        async with following(url, "bg.agent_x.>") as heard:
+            with anyio.fail_after(DEADLINE_S):
+                while not any(entry["event"] == "edge_unreachable" for entry in logs):
+                    await anyio.sleep(0.02)
+            creds.write_text(nats_server.identity.creds_path("EDGE").read_text())
+            await heard.until(subscribed=1)
+    assert "half written" not in repr(logs)

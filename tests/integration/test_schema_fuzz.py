@@ -17,7 +17,7 @@ from tests.http_rig import Json, Rig, expect, running_rig
 from tests.http_server import served
 from tests.openapi_check import Conformance
 
-EXAMPLES_PER_OPERATION: Final = 20
+EXAMPLES_PER_OPERATION: Final = 12
 CHECKS: Final = (
     "not_a_server_error",
     "status_code_conformance",

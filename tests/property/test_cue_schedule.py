@@ -126,7 +126,7 @@ def told(schedule: Schedule, start: datetime, end: datetime) -> list[datetime]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(plan=plans(), change=st.sampled_from(CHANGES), hours=st.integers(1, 40), minutes=st.integers(0, 59))
 def test_around_a_change_the_instants_are_those_a_watcher_of_the_wall_would_name(
     plan: Plan, change: tuple[str, str], hours: int, minutes: int
@@ -138,7 +138,7 @@ def test_around_a_change_the_instants_are_those_a_watcher_of_the_wall_would_name
     assert told(Schedule(cron=plan.text, timezone=name), start, end) == watched(plan, ZoneInfo(name), start, end)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     plan=plans(),
     zone=st.sampled_from(sorted({name for name, _ in CHANGES})),
@@ -153,7 +153,7 @@ def test_anywhere_in_time_the_instants_are_those_a_watcher_of_the_wall_would_nam
     assert told(Schedule(cron=plan.text, timezone=zone), begin, end) == watched(plan, ZoneInfo(zone), begin, end)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(plan=plans(), change=st.sampled_from(CHANGES), data=st.data())
 def test_asked_at_any_moments_and_by_whomever_each_instant_comes_due_once(
     plan: Plan, change: tuple[str, str], data: st.DataObject

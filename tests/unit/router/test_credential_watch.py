@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+import anyio
+import anyio.lowlevel
 import pytest
 
+from contracts.directory import api_key_key
 from contracts.errors import Unavailable
-from contracts.monitors import Credential, Monitor, Revocations, RevokedUser
+from contracts.monitors import ACCOUNT_UNKNOWN, Credential, Monitor, Revocations, RevokedUser
 from contracts.records import Agent, ApiKey, ServiceAccount
-from router.credential_watch import ALL_AGAIN_S, CredentialWatch
+from router.credential_watch import ALL_AGAIN_S, AT_ONCE, CredentialWatch
 from router.revocations import SPARE, with_revoked
 from tests.builders import agent
 from tests.installation import MovableClock
@@ -29,6 +32,8 @@ class Directory:
     known: Revocations = field(default_factory=Revocations)
     told: set[str] = field(default_factory=set)
     calls: int = 0
+    agents_read: int = 0
+    on_agent_read: Callable[[], None] = lambda: None
     on_enforce: Callable[[], None] = lambda: None
 
     def add(self, name: str, key: ApiKey) -> Credential:
@@ -56,6 +61,9 @@ class Directory:
         return None
 
     async def agent(self, agent_id: str, *, fresh: bool) -> Agent | None:
+        self.agents_read += 1
+        self.on_agent_read()
+        await anyio.lowlevel.checkpoint()
         return self.agents.get(agent_id)
 
     async def revocations(self, account: str) -> Revocations:
@@ -155,3 +163,71 @@ async def test_an_agent_that_is_gone_ends_every_credential_that_names_it(directo
     await watch(directory).look()
     assert directory.told == {"Uone", "Utwo"}
     assert directory.calls == 2
+
+
+async def test_a_key_that_is_revoked_is_not_kept_waiting_while_everything_is_judged(directory: Directory) -> None:
+    total = AT_ONCE * 10
+    for number in range(total):
+        directory.add(f"host-{number}", key_of(directory))
+    late = replace(key_of(directory, "l"))
+    directory.add("late", late)
+    tell, news = anyio.create_memory_object_stream[str](1)
+    read_when_told: list[int] = []
+
+    def revoke_while_all_are_judged() -> None:
+        if directory.agents_read == 1:
+            directory.keys[late.key_id] = replace(late, revoked_at=directory.clock.now())
+            tell.send_nowait(api_key_key(late.key_id))
+
+    directory.on_agent_read = revoke_while_all_are_judged
+    directory.on_enforce = lambda: read_when_told.append(directory.agents_read)
+    watching = CredentialWatch(book=directory, revoker=directory, news=news, clock=directory.clock)
+    with tell, news, anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watching.run)
+            while not read_when_told:
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    assert directory.told == {"Ulate"}
+    assert read_when_told[0] <= AT_ONCE * 2 < total
+
+
+async def test_the_agents_of_a_credential_whose_key_is_revoked_are_not_looked_at(directory: Directory) -> None:
+    directory.add("host", replace(key_of(directory), revoked_at=directory.clock.now()))
+    await watch(directory).look()
+    assert (directory.told, directory.agents_read) == ({"Uhost"}, 0)
+
+
+class TwoAccounts(Directory):
+    """The broker knows but one of them."""
+
+    gone: Revocations = Revocations()
+
+    async def revocations(self, account: str) -> Revocations:
+        return self.gone if account == "AGONE" else self.known
+
+    async def revise(self, account: str, change: Callable[[Revocations], Revocations]) -> Revocations:
+        if account != "AGONE":
+            return await super().revise(account, change)
+        self.gone = change(self.gone)
+        return self.gone
+
+    async def enforce(self, account: str, revoked: Sequence[RevokedUser], forgotten: Collection[str]) -> None:
+        if account == "AGONE":
+            raise Unavailable(ACCOUNT_UNKNOWN, "no such account")
+        await super().enforce(account, revoked, forgotten)
+
+
+async def test_an_account_the_broker_has_no_more_holds_up_no_other_and_is_forgotten_in_time() -> None:
+    both = TwoAccounts(clock=MovableClock())
+    old = both.add("old", key_of(both, "o"))
+    both.held["old"] = replace(both.held["old"], account="AGONE")
+    both.gone = with_revoked(Revocations(), [old], both.clock.now())
+    here = both.add("here", key_of(both, "h"))
+    both.known = with_revoked(Revocations(), [here], both.clock.now())
+    with pytest.raises(Unavailable):
+        await watch(both).look()
+    assert both.told == {"Uhere"}
+    both.clock.move(seconds=(LIFE + SPARE).total_seconds())
+    await watch(both).look()
+    assert (both.gone, both.known) == (Revocations(), Revocations())

@@ -95,8 +95,9 @@ def test_a_connection_made_after_it_takes_the_suspicion_away() -> None:
     assert not links.is_gone(link(1))
 
 
-def test_a_server_that_stops_ends_nobody() -> None:
-    assert not whole(link(1)).closed(link(1), "Server Shutdown")
+@pytest.mark.parametrize("reason", ["Server Shutdown", "Authentication Expired", "Credentials Revoked", "Kicked"])
+def test_what_the_broker_closes_of_its_own_accord_ends_nobody(reason: str) -> None:
+    assert not whole(link(1)).closed(link(1), reason)
 
 
 def test_a_name_alone_neither_ends_nor_keeps_a_checked_monitor() -> None:

@@ -36,6 +36,15 @@ def test_a_credential_made_for_the_same_key_afterwards_is_revoked_anew() -> None
     assert (user.revoked_at, user.until) == (LATER, second.expires_at + SPARE)
 
 
+def test_a_credential_from_a_gateway_whose_clock_is_ahead_is_covered_at_once() -> None:
+    ahead = credential("ahead", issued_at=NOW + timedelta(seconds=5))
+    assert covers(with_revoked(Revocations(), [ahead], NOW), ahead)
+    many = [credential(f"U{number}") for number in range(MOST_USERS)]
+    everybody = with_revoked(Revocations(), [*many, ahead], NOW)
+    assert covers(everybody, ahead)
+    assert len(everybody.users) == 1
+
+
 def test_more_than_one_message_holds_become_everybody() -> None:
     full = with_revoked(Revocations(), [credential(f"U{number}") for number in range(MOST_USERS)], NOW)
     assert len(full.users) == MOST_USERS
