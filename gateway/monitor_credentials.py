@@ -127,9 +127,9 @@ class MonitorCredentials:
         if found is None:
             await self._create(monitor_id, credential, account, caller)
             return caller.owner
-        if not reaches(caller, found.record.owner):
-            raise Conflict("monitor_id_taken", "Another monitor has this id: choose another.", field="monitor_id")
         kept = _unexpired(found.record, credential.issued_at)
+        if not await self._may_be(found.record.owner, kept, caller):
+            raise Conflict("monitor_id_taken", "Another monitor has this id: choose another.", field="monitor_id")
         if any(each.public_key == credential.public_key and each.withdrawn_at for each in kept):
             raise Conflict("credentials_withdrawn", "What was minted for this key is withdrawn: make a fresh key.")
         if len(kept) >= CREDENTIALS_PER_MONITOR:
@@ -138,6 +138,15 @@ class MonitorCredentials:
         changed = replace(found.record, account=account, credentials=(*kept, credential))
         await self._store.transact([Write(key=monitor_key(monitor_id), record=changed, expected_seq=found.seq)])
         return changed.owner
+
+    async def _may_be(self, owner: str, present: Sequence[Credential], caller: Principal) -> bool:
+        """Whether this monitor is the caller's to be: a confined key shares an id with no agent that is not its own."""
+        if not reaches(caller, owner):
+            return False
+        if not caller.is_confined:
+            return True
+        served = {agent_id for each in present for agent_id in each.agent_ids}
+        return all([await self._directory.may(caller, "monitor.connect", owner, each) for each in served])
 
     async def _create(self, monitor_id: str, credential: Credential, account: str, caller: Principal) -> None:
         await self._make_room(caller.owner, credential.issued_at)

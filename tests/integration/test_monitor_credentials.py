@@ -113,6 +113,15 @@ async def test_limited_keys_get_credentials_for_the_agents_they_act_for(rig: Rig
     assert await refusal(without, wish(monitor_id, "mac"), 403) == "insufficient_scope"
 
 
+async def test_a_limited_key_is_no_monitor_that_serves_agents_beside_its_own(rig: Rig, monitor_id: str) -> None:
+    await rig.max.agent("other")
+    await rig.max.post(PATH, wish(monitor_id, "mac"), status=201)
+    bound = await limited_key(rig, agent="other", scopes=["sessions:attach"])
+
+    assert await refusal(bound, wish(monitor_id, "other"), 409) == "monitor_id_taken"
+    await rig.max.post(PATH, wish(monitor_id, "mac"), status=201)
+
+
 async def test_a_monitors_id_belongs_to_the_owner_who_used_it_first(
     rig: Rig, nats_server: NatsEndpoint, monitor_id: str
 ) -> None:
