@@ -8,6 +8,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Final
 
@@ -16,14 +17,15 @@ import typer
 from cli.failures import Failure
 from cli.places import root
 
-PROGRAMS: Final = ("tests/e2e", "tests/faults")
+HTTP_TESTS: Final = "tests/integration/test_http_*.py"
+PROGRAM_TESTS: Final = ("tests/e2e", "tests/faults")
 PASS_THROUGH: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def test(context: typer.Context) -> None:
     """Run the tests: all of them, or what the arguments, which go to pytest, select.
 
-    All of them run as two pytests side by side, because those with whole programs wait most of their time.
+    All of them run as four pytests side by side, because they wait most of their time.
 
     Example: postroom test tests/unit -k attestation
     """
@@ -41,19 +43,32 @@ def lint() -> None:
 
 
 def _all_tests() -> int:
-    """Run the programs' tests behind the others; show what they said after those. The first status that is not 0."""
-    with tempfile.TemporaryFile() as said, _started(_pytest(*PROGRAMS), said) as programs:
-        try:
-            status = _run(_pytest(*(f"--ignore={path}" for path in PROGRAMS)))
-            print(f"== {' '.join(PROGRAMS)}, run beside", flush=True)
-            beside = programs.wait()
-        except BaseException:
-            programs.terminate()
-            raise
-        said.seek(0)
-        shutil.copyfileobj(said, sys.stdout.buffer)
-        sys.stdout.flush()
-    return status or beside
+    """Run three groups behind the rest; show what they said after it. The first status that is not 0."""
+    http = sorted(str(path.relative_to(root())) for path in root().glob(HTTP_TESTS))
+    groups = [("tests of the HTTP interface", http), *((name, [name]) for name in PROGRAM_TESTS)]
+    rest = [f"--ignore={path}" for _, paths in groups for path in paths]
+    with ExitStack() as stack:
+        beside = [(name, *_beside(paths, stack)) for name, paths in groups]
+        statuses = [_run(_pytest(*rest))]
+        for name, process, said in beside:
+            statuses.append(process.wait())
+            _show(name, said)
+    return next((status for status in statuses if status), 0)
+
+
+def _beside(paths: Sequence[str], stack: ExitStack) -> "tuple[subprocess.Popen[bytes], IO[bytes]]":
+    said = stack.enter_context(tempfile.TemporaryFile())
+    process = stack.enter_context(_started(_pytest(*paths), said))
+    # Before the wait for its end: whoever interrupts us ends all of them.
+    stack.callback(process.terminate)
+    return process, said
+
+
+def _show(name: str, said: IO[bytes]) -> None:
+    print(f"== {name}, run beside", flush=True)
+    said.seek(0)
+    shutil.copyfileobj(said, sys.stdout.buffer)
+    sys.stdout.flush()
 
 
 def _pytest(*arguments: str) -> list[str]:

@@ -19,8 +19,8 @@ from gateway.schemas_dead_letters import FilterBody, Selection
 from router.dead_letter_search import Found, find_dead_letters
 from router.dead_letters import is_redrivable
 from router.explain import decision_view
-from router.ports import DeadLetterIndex
 from router.service import Service, Standing
+from router.store_ports import DeadLetterIndex
 
 AT_ONCE: Final = 16
 """Messages read or discarded side by side: they share the ledger's group commits."""

@@ -60,8 +60,8 @@ from gateway.sse import Streams
 from gateway.subscriptions import SubscriptionBook
 from gateway.waiting import Waiting
 from gateway.webhook_desk import WebhookDesk
-from router.ports import DeadLetterIndex
 from router.service import Service
+from router.store_ports import DeadLetterIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

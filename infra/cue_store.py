@@ -13,7 +13,7 @@ from contracts.subjects import Names
 from gateway.ports import Write
 from infra.directory_store import BucketDirectory
 from infra.nats_connection import Broker
-from router.ports import CueHeld
+from router.store_ports import CueHeld
 
 BACKLOG: Final = 1_000
 """More news than this at once is dropped: all cues are looked at every minute anyway."""

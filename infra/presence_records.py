@@ -15,7 +15,7 @@ from infra.directory_store import BucketDirectory
 from infra.jetstream_api import last_seq
 from infra.ledger_tail import RETRY_S, Pull
 from infra.nats_connection import Broker
-from router.ports import PresenceChange, SessionsHeld
+from router.presence_ports import PresenceChange, SessionsHeld
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from contracts.clock import Clock
 from contracts.freshness import DOOR_NAMES, GONE_FOR
 from infra.redis_connection import Argument, RedisConnection, Script, load_script
-from router.ports import Look, PresenceChange, PresencePlace, TakenLooks, WatchedSession
+from router.presence_ports import Look, PresenceChange, PresencePlace, TakenLooks, WatchedSession
 
 BEGIN: Final = load_script("presence_begin")
 NOTE: Final = load_script("presence_watched", "presence_note")

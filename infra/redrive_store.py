@@ -18,7 +18,7 @@ from contracts.redrives import (
 )
 from gateway.ports import Queries, Query, Write
 from infra.directory_store import BucketDirectory
-from router.ports import DeadLetterRows, RunHeld
+from router.store_ports import DeadLetterRows, RunHeld
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from contracts.errors import Stale
 from contracts.subscriptions import Subscription, SubscriptionMark, Subscriptions, mark_key, subscriptions_key
 from gateway.ports import Write
 from infra.directory_store import BucketDirectory
-from router.ports import MarkHeld
+from router.store_ports import MarkHeld
 
 
 class DirectorySubscriptions:

@@ -22,8 +22,8 @@ from contracts.directory import account_key, agent_key, api_key_key
 from contracts.errors import PostroomError, Unavailable
 from contracts.monitors import ACCOUNT_UNKNOWN, Credential, Monitor, Revocations, monitor_key
 from contracts.words import AccountStatus
-from router.ports import CredentialBook, Revoker
 from router.revocations import covers, grounds, key_ends_at, outlived, with_revoked, without
+from router.store_ports import CredentialBook, Revoker
 
 log = structlog.get_logger(__name__)
 

@@ -32,10 +32,13 @@ from router.cue_messages import alert_draft, is_scheduled, may_receive, schedule
 from router.cue_turns import End, Turn
 from router.execution import fold
 from router.explain import instant
-from router.ports import CueStore, Directory, EventLog, Ledger, LedgerTail
+from router.ports import Directory, EventLog, Ledger, LedgerTail
 from router.service import Draft, Service
+from router.store_ports import CueStore
 
 TICK_S: Final = 0.05
+LAST_WORDS_S: Final = 5.0
+"""How long a router that ends may take to tell of what it has decided."""
 SCAN_EVERY_S: Final = 60.0
 PATIENCE: Final = timedelta(seconds=3)
 LONG_MISSED: Final = timedelta(hours=1)
@@ -199,8 +202,10 @@ class CueRunner:
             for fire in turn.fires:
                 await self._make(turn.cue, fire)
         finally:
-            # What could not be made yet will be; nobody comes back to tell that it was decided.
-            await self._tell_turn(turn)
+            # What could not be made yet will be; nobody comes back to tell that it was decided, so a router that is
+            # told to end does that first.
+            with anyio.move_on_after(LAST_WORDS_S, shield=True):
+                await self._tell_turn(turn)
 
     async def _make_what_is_open(self, cue: Cue, now: datetime) -> None:
         for fire in cue.open_fires:

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from contracts.records import JsonObject
 from contracts.redrives import DeadLetterFilter
 from router.dead_letters import takes
-from router.ports import DeadLetterIndex
+from router.store_ports import DeadLetterIndex
 
 PAGE_ROWS: Final = 200
 MAX_ROWS: Final = 2_000

@@ -21,7 +21,8 @@ from contracts.errors import Stale, Unavailable
 from contracts.subscriptions import Subscription
 from contracts.tenant_events import EventFilter, EventPage, EventType, StoredEvent
 from router.digests import PERIOD, Bundle, asks_for_digests, begins_behind, bundled, digest, start_of, told_before
-from router.ports import DigestBook, Directory, EventLog, SubscriptionStore
+from router.ports import DigestBook, Directory, EventLog
+from router.store_ports import SubscriptionStore
 
 GRACE_S: Final = 2.0
 """How long after the end of a period it is closed: the log lags behind the ledger by a commit or two."""

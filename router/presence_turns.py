@@ -10,7 +10,7 @@ from contracts.records import Agent, LiveSession
 from contracts.tenant_events import EventType, StoredEvent, TenantEvent
 from contracts.words import PresenceWord
 from router.explain import instant
-from router.ports import WatchedSession
+from router.presence_ports import WatchedSession
 from router.sessions import is_connected, is_overdue, noted_at, overdue_after, presence
 
 NEVER_TOLD: Final = PresenceWord.OFFLINE

@@ -21,7 +21,8 @@ from contracts.freshness import Signs
 from contracts.ids import agent_of_session
 from contracts.records import Agent
 from contracts.tenant_events import EventType, StoredEvent
-from router.ports import (
+from router.presence_metrics import PresenceMetrics
+from router.presence_ports import (
     Listening,
     Look,
     PresenceChange,
@@ -31,7 +32,6 @@ from router.ports import (
     PresenceRecords,
     SessionsHeld,
 )
-from router.presence_metrics import PresenceMetrics
 from router.presence_turns import noted_stale, past_deadline, stale_event, transition, untold_stale, watched_of
 
 LOOK_EVERY_S: Final = 0.5

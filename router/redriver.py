@@ -23,7 +23,6 @@ from contracts.clock import Clock
 from contracts.errors import PostroomError, Stale, Unavailable
 from contracts.redrives import OpenRedrive, Redrive, RedriveRun, RedriveState
 from router.dead_letter_search import find_dead_letters
-from router.ports import DeadLetterIndex, RedriveStore, RunHeld
 from router.redrive_metrics import RedriveMetrics
 from router.redrive_pace import TokenBucket, rest_s
 from router.redrive_runs import (
@@ -43,6 +42,7 @@ from router.redrive_runs import (
     taken,
     was_only_cancelled,
 )
+from router.store_ports import DeadLetterIndex, RedriveStore, RunHeld
 
 LOOK_EVERY_S: Final = 1.0
 NOT_UNDERSTOOD_S: Final = 60.0

@@ -27,15 +27,8 @@ from contracts.tenant_events import ANY_TYPE, EventFilter, EventType, StoredEven
 from router import dispatch
 from router.explain import instant
 from router.places import PlaceLimits, Places, host_of
-from router.ports import (
-    Directory,
-    EventLog,
-    Ledger,
-    MarkHeld,
-    PostResult,
-    SubscriptionStore,
-    WebhookSender,
-)
+from router.ports import Directory, EventLog, Ledger, PostResult, WebhookSender
+from router.store_ports import MarkHeld, SubscriptionStore
 
 TIMEOUT_S: Final = 15.0
 HOLD_MARGIN_S: Final = 5.0

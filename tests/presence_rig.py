@@ -15,8 +15,8 @@ from gateway.ports import Write
 from infra.event_stream import EventStream
 from infra.presence_records import DirectoryPresence
 from infra.presence_store import RedisPresence
-from router.ports import PresenceLog
 from router.presence_metrics import PresenceMetrics
+from router.presence_ports import PresenceLog
 from router.presence_watch import PresenceWatch
 from tests.installation import Installation
 

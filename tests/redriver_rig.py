@@ -11,10 +11,10 @@ from contracts.clock import Clock
 from contracts.redrives import Redrive
 from infra.directory_store import BucketDirectory
 from infra.redrive_store import DirectoryRedrives, ProjectedDeadLetters
-from router.ports import RedriveStore
 from router.redrive_metrics import RedriveMetrics
 from router.redrive_runs import Passage
 from router.redriver import DeadLetterDesk, Redriver
+from router.store_ports import RedriveStore
 from tests.http_rig import Json, Rig
 
 TO_NOBODY: Json = {"delivery_mode": "live", "live_fallback_mode": "none"}

@@ -13,8 +13,8 @@ from contracts.errors import Unavailable
 from infra.cue_store import DirectoryCues
 from infra.embedded import NatsEndpoint, RedisEndpoint
 from router.cue_turns import MAX_FIRES
-from router.ports import CueHeld
 from router.service import Draft, Service, Standing
+from router.store_ports import CueHeld
 from tests.cue_rig import CueRig
 from tests.event_rig import events_until
 from tests.http_rig import running_rig

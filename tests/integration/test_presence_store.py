@@ -9,7 +9,7 @@ from infra.beats import RedisBeats
 from infra.embedded import RedisEndpoint
 from infra.presence_store import GIVEN_FOR, RedisPresence
 from infra.redis_connection import RedisConnection
-from router.ports import PresenceChange, PresencePlace, WatchedSession
+from router.presence_ports import PresenceChange, PresencePlace, WatchedSession
 from tests.installation import MovableClock
 from tests.patient_redis import patient_redis
 

@@ -11,8 +11,8 @@ from infra.codec import Undecodable
 from infra.directory_store import BucketDirectory
 from infra.embedded import NatsEndpoint, RedisEndpoint
 from infra.redrive_store import DirectoryRedrives
-from router.ports import RunHeld
 from router.redrive_runs import Passage, is_held
+from router.store_ports import RunHeld
 from tests.http_rig import Json, Rig, running_rig
 from tests.installation import MovableClock
 from tests.redriver_rig import Watched, dead, redrives_of, router

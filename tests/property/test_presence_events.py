@@ -24,8 +24,8 @@ from infra.embedded import RedisEndpoint
 from infra.monitor_sessions import SESSIONS_GONE
 from infra.presence_store import GIVEN_FOR, RedisPresence
 from infra.redis_connection import RedisConnection
-from router.ports import PresenceChange, PresencePlace, SessionsHeld
 from router.presence_metrics import PresenceMetrics
+from router.presence_ports import PresenceChange, PresencePlace, SessionsHeld
 from router.presence_watch import PresenceWatch
 from router.sessions import presence
 from tests.builders import NOW, agent, session
