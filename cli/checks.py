@@ -57,7 +57,7 @@ def _all_tests() -> int:
 
 
 def _beside(paths: Sequence[str], stack: ExitStack) -> "tuple[subprocess.Popen[bytes], IO[bytes]]":
-    said = stack.enter_context(tempfile.TemporaryFile())
+    said = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     process = stack.enter_context(_started(_pytest(*paths), said))
     # Before the wait for its end: whoever interrupts us ends all of them.
     stack.callback(process.terminate)
