@@ -45,7 +45,8 @@ def lint() -> None:
 def _all_tests() -> int:
     """Run three groups behind the rest; show what they said after it. The first status that is not 0."""
     http = sorted(str(path.relative_to(root())) for path in root().glob(HTTP_TESTS))
-    groups = [("tests of the HTTP interface", http), *((name, [name]) for name in PROGRAM_TESTS)]
+    groups = [("tests of the HTTP interface and of properties", [*http, "tests/property"])]
+    groups += [(name, [name]) for name in PROGRAM_TESTS]
     rest = [f"--ignore={path}" for _, paths in groups for path in paths]
     with ExitStack() as stack:
         beside = [(name, *_beside(paths, stack)) for name, paths in groups]

@@ -37,8 +37,6 @@ from router.service import Draft, Service
 from router.store_ports import CueStore
 
 TICK_S: Final = 0.05
-LAST_WORDS_S: Final = 5.0
-"""How long a router that ends may take to tell of what it has decided."""
 SCAN_EVERY_S: Final = 60.0
 PATIENCE: Final = timedelta(seconds=3)
 LONG_MISSED: Final = timedelta(hours=1)
@@ -196,16 +194,19 @@ class CueRunner:
             await self._make_what_is_open(held.cue, now)
             self._agenda.take_in(held.cue)
             return
-        await self._store.put(turn.cue, expected_seq=held.seq)
-        self._agenda.take_in(turn.cue)
+        # A router that is told to end does first what it has decided; each step of it has a time of its own.
+        with anyio.CancelScope(shield=True):
+            await self._store.put(turn.cue, expected_seq=held.seq)
+            self._agenda.take_in(turn.cue)
+            await self._carry_out(turn)
+
+    async def _carry_out(self, turn: Turn) -> None:
         try:
             for fire in turn.fires:
                 await self._make(turn.cue, fire)
         finally:
-            # What could not be made yet will be; nobody comes back to tell that it was decided, so a router that is
-            # told to end does that first.
-            with anyio.move_on_after(LAST_WORDS_S, shield=True):
-                await self._tell_turn(turn)
+            # What could not be made yet will be; nobody comes back to tell that it was decided.
+            await self._tell_turn(turn)
 
     async def _make_what_is_open(self, cue: Cue, now: datetime) -> None:
         for fire in cue.open_fires:
